@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Layer 0: an intrusive pairing heap; smallest key first, no allocation. */
+#ifndef PL_HEAP_H
+#define PL_HEAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct pl_heap_node {
+	uint64_t key;
+	struct pl_heap_node *child, *next, *prev;	/* prev: left sibling, or the parent of a first child */
+	bool queued;
+};
+
+struct pl_heap {
+	struct pl_heap_node *root;
+};
+
+void pl_heap_push(struct pl_heap *heap, struct pl_heap_node *node, uint64_t key);
+void pl_heap_remove(struct pl_heap *heap, struct pl_heap_node *node);
+
+static inline struct pl_heap_node *pl_heap_first(const struct pl_heap *heap)
+{
+	return heap->root;
+}
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 0: the seam to the kernel and libc. Every system call, allocation, clock
+ * reading and thread of the library goes through here, so that the simulation can
+ * put another kernel behind it. Functions answer 0, a positive result, or -errno,
+ * and pass EINTR on: who may retry is decided above. Mutexes are pthread's own.
+ */
+#ifndef PL_SYS_H
+#define PL_SYS_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* What identifies a file and what kind of file system it is on. */
+struct pl_sys_stat {
+	uint64_t dev, ino, size;
+	uint32_t mode;		/* st_mode */
+	uint32_t fs_magic;	/* statfs.f_type */
+	uint64_t block;		/* statfs.f_bsize: hugetlbfs says its page size there */
+	bool dax;		/* STATX_ATTR_DAX */
+};
+
+void *pl_sys_alloc(size_t size);	/* zeroed; NULL: -ENOMEM */
+void pl_sys_free(void *p);
+uint64_t pl_sys_now(void);		/* CLOCK_MONOTONIC, ns */
+size_t pl_sys_page_size(void);
+
+int pl_sys_open(const char *path, int flags);	/* O_CLOEXEC is added */
+int pl_sys_dup(int fd);				/* F_DUPFD_CLOEXEC */
+int pl_sys_dup_over(int from, int to);		/* dup3(O_CLOEXEC), fork child */
+int pl_sys_close(int fd);
+int pl_sys_get_flags(int fd);			/* F_GETFL */
+int pl_sys_stat(int fd, struct pl_sys_stat *st);
+ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off);
+ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off);
+int pl_sys_truncate(int fd, uint64_t len);
+int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len);
+int pl_sys_datasync(int fd);
+int pl_sys_has_hole(int fd, uint64_t off, uint64_t len);	/* 1, 0; SEEK_HOLE */
+
+int pl_sys_set_lease(int fd, int type);		/* F_SETLEASE: F_RDLCK, F_WRLCK, F_UNLCK */
+int pl_sys_get_lease(int fd);			/* F_GETLEASE */
+int pl_sys_set_signal(int fd, int signo);	/* F_SETSIG */
+int pl_sys_set_owner(int fd, pid_t tid);	/* F_SETOWN_EX, F_OWNER_TID */
+int pl_sys_get_seals(int fd);
+int pl_sys_add_seals(int fd, int seals);
+
+/* fd < 0: anonymous. addr non-NULL: replaces what is there (MAP_FIXED). Shared file mapping otherwise. */
+int pl_sys_map(void *addr, size_t len, int prot, int fd, uint64_t off, void **out);
+int pl_sys_unmap(void *addr, size_t len);
+int pl_sys_advise(void *addr, size_t len, int advice);
+int pl_sys_msync(void *addr, size_t len);	/* MS_SYNC */
+
+/* One signal of set with its info, until timeout_ns (relative) is over: signal number, -EAGAIN, -EINTR. */
+int pl_sys_wait_signal(const sigset_t *set, siginfo_t *info, uint64_t timeout_ns);
+int pl_sys_signal_thread(pthread_t thread, int signo);
+int pl_sys_thread_new(void *(*fn)(void *), void *arg, const char *name, pthread_t *out); /* all signals blocked */
+void pl_sys_thread_join(pthread_t thread);
+pid_t pl_sys_thread_id(void);
+int pl_sys_cond_init(pthread_cond_t *cond);	/* on CLOCK_MONOTONIC */
+/* 0 woken, -ETIMEDOUT; until PL_NEVER waits for ever. */
+int pl_sys_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t until_ns);
+int pl_sys_key_new(pthread_key_t *key, void (*destroy)(void *));
+int pl_sys_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+
+int pl_sys_membarrier_register(void);		/* 0: PRIVATE_EXPEDITED may be used; -ENOSYS, -EPERM, -EINVAL */
+void pl_sys_membarrier(void);			/* only after register answered 0 */
+
+int pl_sys_event_new(void);			/* eventfd, non-blocking */
+void pl_sys_event_set(int fd);
+void pl_sys_event_clear(int fd);
+
+/* Put one more reference to fd's open file description in flight; *anchor keeps it there until closed. */
+int pl_sys_anchor_new(int fd, int *anchor);
+
+ssize_t pl_sys_read_text(const char *path, char *buf, size_t cap);	/* NUL-terminated; bytes read */
+ssize_t pl_sys_read_link(const char *path, char *buf, size_t cap);
+/* Calls fn for each numeric name in a directory (/proc, /proc/PID/fd) until it answers non-zero. */
+int pl_sys_each_number(const char *path, int (*fn)(void *arg, int number), void *arg);
+/* As pl_sys_stat, by path, following links: dev, ino and mode only. */
+int pl_sys_stat_path(const char *path, struct pl_sys_stat *st);
+pid_t pl_sys_pid(void);
+uint64_t pl_sys_memlock_limit(void);		/* RLIMIT_MEMLOCK, soft; UINT64_MAX: none, or CAP_IPC_LOCK */
+
+#endif
