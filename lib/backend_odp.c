@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * On-demand paging: the device reaches the file's pages through an MMU notifier and
+ * holds no pin, so writeback, reclaim and the file system's dirty tracking work as
+ * under a CPU mapping. Having the capability bit is not enough: a provider was seen
+ * that set it and put every unaligned access into the wrong place (datacheck.c).
+ */
+#include <errno.h>
+
+#include "backend.h"
+#include "datacheck.h"
+#include "verbs.h"
+
+#define ODP_SAFE_MTU 4096u /* with it, the packets of a page-aligned message are page-aligned */
+
+static int odp_capable(void *arg, const struct pinlease_pin *pin, uint32_t *reason)
+{
+	struct ibv_pd *pd = arg;
+	int err;
+
+	(void)pin;
+	err = pl_verbs_odp_caps(pd->context);
+	if (err) {
+		*reason = PINLEASE_WHY_NO_ODP;
+		return err;
+	}
+	err = pl_datacheck_odp(pd);
+	if (err)
+		*reason = PINLEASE_WHY_DATA_CHECK;
+	return err;
+}
+
+int pl_odp_by_name_ok(struct ibv_pd *pd, uint32_t *reason)
+{
+	int err;
+
+	err = odp_capable(pd, NULL, reason);
+	if (!err || *reason != PINLEASE_WHY_DATA_CHECK)
+		return err;
+	return pl_datacheck_mtu(pd->context) >= ODP_SAFE_MTU ? 0 : err;
+}
+
+static int odp_pin(void *arg, const struct pinlease_pin *pin, struct pinlease_handle *handle)
+{
+	return pl_backend_register(arg, pin, IBV_ACCESS_ON_DEMAND, handle);
+}
+
+const struct pinlease_backend pl_backend_odp = {
+	.version = PINLEASE_BACKEND_VERSION,
+	.name = "odp",
+	.capable = odp_capable,
+	.pin = odp_pin,
+	.unpin = pl_backend_deregister,
+};
