@@ -21,7 +21,15 @@ struct pl_sys_stat {
 	uint32_t mode;		/* st_mode */
 	uint32_t fs_magic;	/* statfs.f_type */
 	uint64_t block;		/* statfs.f_bsize: hugetlbfs says its page size there */
+	uint64_t avail;		/* bytes the file system has left for us */
 	bool dax;		/* STATX_ATTR_DAX */
+};
+
+/* A line of /proc/self/maps. */
+struct pl_sys_mapping {
+	uint64_t start, end, off, dev, ino;
+	int prot;		/* PROT_* */
+	bool shared;
 };
 
 void *pl_sys_alloc(size_t size);	/* zeroed; NULL: -ENOMEM */
@@ -40,7 +48,7 @@ ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off);
 int pl_sys_truncate(int fd, uint64_t len);
 int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len);
 int pl_sys_datasync(int fd);
-int pl_sys_has_hole(int fd, uint64_t off, uint64_t len);	/* 1, 0; SEEK_HOLE */
+int pl_sys_has_hole(int fd, uint64_t off, uint64_t len);	/* 1, 0, -EOPNOTSUPP; moves no file offset */
 
 int pl_sys_set_lease(int fd, int type);		/* F_SETLEASE: F_RDLCK, F_WRLCK, F_UNLCK */
 int pl_sys_get_lease(int fd);			/* F_GETLEASE */
@@ -83,6 +91,10 @@ ssize_t pl_sys_read_link(const char *path, char *buf, size_t cap);
 int pl_sys_each_number(const char *path, int (*fn)(void *arg, int number), void *arg);
 /* As pl_sys_stat, by path, following links: dev, ino and mode only. */
 int pl_sys_stat_path(const char *path, struct pl_sys_stat *st);
+/* Calls fn for each mapping of this process, by address, until it answers non-zero. Allocates nothing. */
+int pl_sys_each_mapping(int (*fn)(void *arg, const struct pl_sys_mapping *m), void *arg);
+/* Do fd and descriptor other of process pid share one open file description? 1, 0, -errno: cannot be told. */
+int pl_sys_same_description(int fd, pid_t pid, int other);
 pid_t pl_sys_pid(void);
 uint64_t pl_sys_memlock_limit(void);		/* RLIMIT_MEMLOCK, soft; UINT64_MAX: none, or CAP_IPC_LOCK */
 

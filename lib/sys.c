@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sys.h"
+#include "util.h"
+
+/* glibc's convention to ours. */
+static int sys_ret(int r)
+{
+	return r < 0 ? -errno : r;
+}
+
+static ssize_t sys_ret_size(ssize_t r)
+{
+	return r < 0 ? -errno : r;
+}
+
+static struct timespec sys_timespec(uint64_t ns)
+{
+	return (struct timespec){ .tv_sec = (time_t)(ns / PL_NS_PER_S), .tv_nsec = (long)(ns % PL_NS_PER_S) };
+}
+
+void *pl_sys_alloc(size_t size)
+{
+	return calloc(1, size);
+}
+
+void pl_sys_free(void *p)
+{
+	free(p);
+}
+
+uint64_t pl_sys_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * PL_NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+size_t pl_sys_page_size(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+int pl_sys_open(const char *path, int flags)
+{
+	return sys_ret(open(path, flags | O_CLOEXEC));
+}
+
+int pl_sys_dup(int fd)
+{
+	return sys_ret(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+int pl_sys_dup_over(int from, int to)
+{
+	return sys_ret(dup3(from, to, O_CLOEXEC));
+}
+
+/* Linux has closed fd also when it says EINTR. */
+int pl_sys_close(int fd)
+{
+	int r = sys_ret(close(fd));
+
+	return r == -EINTR ? 0 : r;
+}
+
+int pl_sys_get_flags(int fd)
+{
+	return sys_ret(fcntl(fd, F_GETFL));
+}
+
+int pl_sys_stat(int fd, struct pl_sys_stat *st)
+{
+	struct statfs fs;
+	struct statx stx;
+	struct stat s;
+
+	if (fstat(fd, &s) || fstatfs(fd, &fs))
+		return -errno;
+	*st = (struct pl_sys_stat){
+		.dev = s.st_dev,
+		.ino = s.st_ino,
+		.size = (uint64_t)s.st_size,
+		.mode = s.st_mode,
+		.fs_magic = (uint32_t)fs.f_type,
+		.block = (uint64_t)fs.f_bsize,
+		.avail = fs.f_bavail * (uint64_t)fs.f_bsize,
+	};
+	/* Only statx tells of DAX; where it is refused (seccomp) no fs-dax is assumed. */
+	if (!statx(fd, "", AT_EMPTY_PATH, 0, &stx))
+		st->dax = stx.stx_attributes & STATX_ATTR_DAX;
+	return 0;
+}
+
+ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off)
+{
+	return sys_ret_size(pread(fd, buf, len, (off_t)off));
+}
+
+ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
+{
+	return sys_ret_size(pwrite(fd, buf, len, (off_t)off));
+}
+
+int pl_sys_truncate(int fd, uint64_t len)
+{
+	return sys_ret(ftruncate(fd, (off_t)len));
+}
+
+int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)
+{
+	return sys_ret(fallocate(fd, mode, (off_t)off, (off_t)len));
+}
+
+int pl_sys_datasync(int fd)
+{
+	return sys_ret(fdatasync(fd));
+}
+
+#define FIEMAP_BATCH 32
+
+/*
+ * FIEMAP and not lseek(SEEK_HOLE): that moves the offset of an open file description
+ * which the application may share and read from in another thread, and no way of
+ * putting it back is free of a race; another description would break the lease. Extents
+ * that are allocated and unwritten are no holes here: a write goes to their blocks.
+ */
+int pl_sys_has_hole(int fd, uint64_t off, uint64_t len)
+{
+	_Alignas(struct fiemap) char room[sizeof(struct fiemap) + FIEMAP_BATCH * sizeof(struct fiemap_extent)];
+	struct fiemap *f = (struct fiemap *)room;
+	uint64_t at = off, end = off + len;
+	const struct fiemap_extent *e;
+
+	while (at < end) {
+		*f = (struct fiemap){ .fm_start = at, .fm_length = end - at, .fm_extent_count = FIEMAP_BATCH };
+		if (ioctl(fd, FS_IOC_FIEMAP, f) < 0)
+			return errno == ENOTTY ? -EOPNOTSUPP : -errno;
+		for (e = f->fm_extents; e < f->fm_extents + f->fm_mapped_extents; e++) {
+			if (e->fe_logical > at)
+				return 1;
+			at = pl_max_u64(at, e->fe_logical + e->fe_length);
+		}
+		if (at < end && f->fm_mapped_extents < FIEMAP_BATCH)
+			return 1;
+	}
+	return 0;
+}
+
+int pl_sys_set_lease(int fd, int type)
+{
+	return sys_ret(fcntl(fd, F_SETLEASE, type));
+}
+
+int pl_sys_get_lease(int fd)
+{
+	return sys_ret(fcntl(fd, F_GETLEASE));
+}
+
+int pl_sys_set_signal(int fd, int signo)
+{
+	return sys_ret(fcntl(fd, F_SETSIG, signo));
+}
+
+int pl_sys_set_owner(int fd, pid_t tid)
+{
+	struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = tid };
+
+	return sys_ret(fcntl(fd, F_SETOWN_EX, &owner));
+}
+
+int pl_sys_get_seals(int fd)
+{
+	return sys_ret(fcntl(fd, F_GET_SEALS));
+}
+
+int pl_sys_add_seals(int fd, int seals)
+{
+	return sys_ret(fcntl(fd, F_ADD_SEALS, seals));
+}
+
+int pl_sys_map(void *addr, size_t len, int prot, int fd, uint64_t off, void **out)
+{
+	int flags = (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | (addr ? MAP_FIXED : 0);
+	void *p = mmap(addr, len, prot, flags, fd, (off_t)off);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	*out = p;
+	return 0;
+}
+
+int pl_sys_unmap(void *addr, size_t len)
+{
+	return sys_ret(munmap(addr, len));
+}
+
+int pl_sys_advise(void *addr, size_t len, int advice)
+{
+	return sys_ret(madvise(addr, len, advice));
+}
+
+int pl_sys_msync(void *addr, size_t len)
+{
+	return sys_ret(msync(addr, len, MS_SYNC));
+}
+
+int pl_sys_wait_signal(const sigset_t *set, siginfo_t *info, uint64_t timeout_ns)
+{
+	struct timespec ts = sys_timespec(timeout_ns);
+
+	return sys_ret(sigtimedwait(set, info, timeout_ns == PL_NEVER ? NULL : &ts));
+}
+
+int pl_sys_signal_thread(pthread_t thread, int signo)
+{
+	return -pthread_kill(thread, signo);
+}
+
+/* The new thread inherits the mask: no signal of the application's is ever delivered to it. */
+int pl_sys_thread_new(void *(*fn)(void *), void *arg, const char *name, pthread_t *out)
+{
+	sigset_t all, before;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(out, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!r)
+		pthread_setname_np(*out, name);
+	return -r;
+}
+
+void pl_sys_thread_join(pthread_t thread)
+{
+	pthread_join(thread, NULL);
+}
+
+pid_t pl_sys_thread_id(void)
+{
+	return gettid();
+}
+
+int pl_sys_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	int r = pthread_condattr_init(&attr);
+
+	if (r)
+		return -r;
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	r = pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+	return -r;
+}
+
+int pl_sys_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t until_ns)
+{
+	struct timespec ts = sys_timespec(until_ns);
+
+	if (until_ns == PL_NEVER)
+		return -pthread_cond_wait(cond, mutex);
+	return -pthread_cond_timedwait(cond, mutex, &ts);
+}
+
+int pl_sys_key_new(pthread_key_t *key, void (*destroy)(void *))
+{
+	return -pthread_key_create(key, destroy);
+}
+
+int pl_sys_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+	return -pthread_atfork(prepare, parent, child);
+}
+
+int pl_sys_membarrier_register(void)
+{
+	return sys_ret((int)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0));
+}
+
+void pl_sys_membarrier(void)
+{
+	syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+int pl_sys_event_new(void)
+{
+	return sys_ret(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+void pl_sys_event_set(int fd)
+{
+	eventfd_write(fd, 1);
+}
+
+void pl_sys_event_clear(int fd)
+{
+	eventfd_t n;
+
+	eventfd_read(fd, &n);
+}
+
+/*
+ * The datagram is never received. It holds the description until the socket itself is
+ * destroyed, which a dying process does after the fput of every descriptor: so what
+ * these close (memory regions) is gone before the lease (rdma_kill holds it).
+ */
+int pl_sys_anchor_new(int fd, int *anchor)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .room = { 0 } };
+	char byte = 0;
+	struct iovec iov = { .iov_base = &byte, .iov_len = sizeof(byte) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control.room, .msg_controllen = sizeof(control.room),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	int pair[2], r;
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	r = sendmsg(pair[0], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	close(pair[0]);
+	if (r)
+		close(pair[1]);
+	else
+		*anchor = pair[1];
+	return r;
+}
