@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the application does: submits requests on a lease's memory and takes their completions. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "ring.h"
+
+/*
+ * Checks against the table under the ring's lock: a slot that is being fenced takes
+ * nothing more, whatever the account still says. 0, or why not.
+ */
+static int check_slot(const struct pinlease_uring *ring, const struct pinlease_view *view)
+{
+	const struct plu_buffer *slot;
+
+	if (view->lkey >= ring->buffers)
+		return -EINVAL;
+	slot = &ring->table[view->lkey];
+	if (slot->state == PLU_FENCING)
+		return -EAGAIN;
+	if (slot->state != PLU_OPEN || slot->addr != view->addr || slot->gen != view->gen)
+		return -EINVAL;
+	return 0;
+}
+
+static int check_range(const struct pinlease_uring *ring, const struct pinlease_view *view,
+		       const struct plu_request *want, uint64_t off)
+{
+	if (off > view->len || want->len > view->len - off)
+		return -ERANGE;
+	if (want->op == IORING_OP_READ_FIXED && ring->table[view->lkey].access != PINLEASE_WRITE)
+		return -EACCES;
+	return 0;
+}
+
+static int enqueue(struct pinlease_uring *ring, const struct pinlease_view *view,
+		   const struct plu_request *want, uint64_t off)
+{
+	struct plu_request *request;
+	int ret;
+
+	pthread_mutex_lock(&ring->lock);
+	ret = check_slot(ring, view);
+	if (!ret)
+		ret = check_range(ring, view, want, off);
+	if (!ret && !ring->free.head)
+		ret = -EBUSY;
+	if (!ret) {
+		request = ring->free.head;
+		plu_list_del(&ring->free, request);
+		*request = *want;
+		request->buffer = view->lkey;
+		request->addr = (char *)view->addr + off;
+		ring->table[view->lkey].in_flight++;
+		plu_list_add(&ring->queue, request);
+		plu_wake(ring);
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return ret;
+}
+
+/*
+ * The operation is in the account before the view is read, so that the buffer's index
+ * is valid, and stays there until its completion is taken from the kernel.
+ */
+static int submit(struct pinlease_uring *ring, const struct plu_request *want, uint64_t off)
+{
+	struct pinlease_view view = {.size = sizeof(view)};
+	struct plu_request request = *want;
+	int ret;
+
+	if (!ring || !want->lease || !want->len || want->fd < 0)
+		return -EINVAL;
+	if (ring->forked)
+		return -ECHILD;
+	ret = pinlease_dma_begin(want->lease, 1, &request.gen);
+	if (ret)
+		return ret;
+	ret = pinlease_view_get(want->lease, 0, &view);
+	if (!ret && view.gen != request.gen)
+		ret = -EAGAIN;
+	/* -EINVAL: not a lease with DIRTY_TOLD; the range is checked below. */
+	if (!ret && want->op == IORING_OP_READ_FIXED)
+		pinlease_mark_dirty(want->lease, off, want->len);
+	if (!ret)
+		ret = enqueue(ring, &view, &request, off);
+	if (ret)
+		pinlease_dma_end(want->lease, 1, request.gen);
+	return ret;
+}
+
+int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len,
+			int fd, uint64_t fd_off, uint64_t user_data)
+{
+	struct plu_request want = {.lease = lease,
+				   .len = len,
+				   .fd = fd,
+				   .fd_off = fd_off,
+				   .user_data = user_data,
+				   .op = IORING_OP_READ_FIXED};
+
+	return submit(ring, &want, off);
+}
+
+int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len,
+			 int fd, uint64_t fd_off, uint64_t user_data)
+{
+	struct plu_request want = {.lease = lease,
+				   .len = len,
+				   .fd = fd,
+				   .fd_off = fd_off,
+				   .user_data = user_data,
+				   .op = IORING_OP_WRITE_FIXED};
+
+	return submit(ring, &want, off);
+}
+
+int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *lease)
+{
+	struct plu_list ended = {NULL, NULL, 0};
+	struct plu_request *request, *next;
+	int count = 0;
+
+	if (!ring || !lease)
+		return -EINVAL;
+	if (ring->forked)
+		return -ECHILD;
+	pthread_mutex_lock(&ring->lock);
+	for (request = ring->queue.head; request; request = next) {
+		next = request->next;
+		if (request->lease != lease)
+			continue;
+		plu_list_del(&ring->queue, request);
+		request->res = -ECANCELED;
+		plu_list_add(&ended, request);
+		count++;
+	}
+	for (request = ring->running.head; request; request = request->next) {
+		if (request->lease != lease)
+			continue;
+		plu_ask_cancel(ring, request);
+		count++;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	plu_end(ring, &ended);
+	return count;
+}
+
+/* The rule of <pinlease.h> for structs that are filled for the application. */
+static int check_size(const void *out, size_t size, size_t known)
+{
+	const unsigned char *bytes = out;
+
+	if (size < known)
+		return -EINVAL;
+	for (size_t i = known; i < size; i++)
+		if (bytes[i])
+			return -E2BIG;
+	return 0;
+}
+
+/* The application's fd says exactly whether done holds something, since both change under the lock. */
+static void take_done(struct pinlease_uring *ring, struct pinlease_uring_completion *completion)
+{
+	struct plu_request *request = ring->done.head;
+	uint64_t count;
+
+	plu_list_del(&ring->done, request);
+	completion->lease = request->lease;
+	completion->user_data = request->user_data;
+	completion->gen = request->gen;
+	completion->res = request->res;
+	plu_list_add(&ring->free, request);
+	if (!ring->done.count && read(ring->event_fd, &count, sizeof(count)) < 0)
+		return; /* only when it is clear already */
+}
+
+int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_completion *completion,
+			int timeout_ms)
+{
+	uint64_t until_ns = timeout_ms > 0 ? plu_now() + (uint64_t)timeout_ms * 1000000u : 0;
+	int ret;
+
+	if (!ring || !completion)
+		return -EINVAL;
+	if (ring->forked)
+		return -ECHILD;
+	ret = check_size(completion, completion->size, sizeof(*completion));
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&ring->lock);
+	while (!ring->done.head && timeout_ms) {
+		if (timeout_ms < 0)
+			pthread_cond_wait(&ring->completed, &ring->lock);
+		else if (!plu_wait(ring, &ring->completed, until_ns))
+			break;
+	}
+	ret = ring->done.head != NULL;
+	if (ret)
+		take_done(ring, completion);
+	pthread_mutex_unlock(&ring->lock);
+	return ret;
+}
+
+int pinlease_uring_fd(const struct pinlease_uring *ring)
+{
+	if (!ring)
+		return -EINVAL;
+	return ring->forked ? -ECHILD : ring->event_fd;
+}
+
+int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uring_info *info)
+{
+	struct pinlease_uring_info now = {0};
+	int ret;
+
+	if (!ring || !info)
+		return -EINVAL;
+	if (ring->forked)
+		return -ECHILD;
+	ret = check_size(info, info->size, sizeof(*info));
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&ring->lock);
+	now.size = info->size;
+	now.entries = ring->entries;
+	now.buffers = ring->buffers;
+	now.kept = ring->done.count;
+	now.in_flight = ring->entries - ring->free.count - ring->done.count;
+	for (uint32_t i = 0; i < ring->buffers; i++) {
+		enum plu_slot_state state = ring->table[i].state;
+
+		now.registered += state == PLU_PINNING || state == PLU_OPEN || state == PLU_FENCING;
+		now.retiring += state == PLU_RETIRING;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	*info = now;
+	return 0;
+}
