@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "staged.h"
+#include "util.h"
+
+#include <pinlease.h>
+
+#define FILL_BYTES (4ull << 20)
+#define WORD_BITS  64
+
+static uint64_t staged_pages(const struct pl_staged *s, uint64_t bytes)
+{
+	return (bytes + s->page - 1) / s->page;
+}
+
+int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page, bool writable)
+{
+	uint64_t map_len = pl_round_up(len, page), words = map_len / page / WORD_BITS + 1;
+	_Atomic uint64_t *dirty = writable ? pl_sys_alloc(words * sizeof(*dirty)) : NULL;
+	void *at;
+	int r;
+
+	if (writable && !dirty)
+		return -ENOMEM;
+	r = pl_sys_map(addr, map_len, PROT_READ | PROT_WRITE, -1, 0, &at);
+	if (r) {
+		pl_sys_free(dirty);
+		return r;
+	}
+	*s = (struct pl_staged){ .addr = at, .len = len, .map_len = map_len, .file_off = file_off, .page = page,
+				 .dirty = dirty };
+	/* Registered memory that a child shares copy-on-write would part from what the device reaches. */
+	r = pl_sys_advise(at, map_len, MADV_DONTFORK);
+	if (r && !addr)
+		pl_staged_free(s);
+	/* Fewer pages to pin; without it everything works the same. */
+	if (!r)
+		pl_sys_advise(at, map_len, MADV_HUGEPAGE);
+	return r;
+}
+
+static void staged_forget(struct pl_staged *s)
+{
+	pl_sys_free((void *)s->dirty);
+	*s = (struct pl_staged){ .addr = NULL };
+}
+
+void pl_staged_free(struct pl_staged *s)
+{
+	if (s->addr)
+		pl_sys_unmap(s->addr, s->map_len);
+	staged_forget(s);
+}
+
+int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot)
+{
+	void *at;
+	int r = pl_sys_map(s->addr, s->map_len, prot, fd, s->file_off, &at);
+
+	staged_forget(s);
+	return r;
+}
+
+static int fill_fail(struct pl_fill_error *at, uint32_t reason, int sys_errno, int err)
+{
+	*at = (struct pl_fill_error){ .stage = PINLEASE_AT_FILL, .reason = reason, .sys_errno = -sys_errno };
+	return err;
+}
+
+int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at)
+{
+	uint64_t done = 0;
+	ssize_t n;
+
+	while (done < s->len) {
+		if (stop && stop(arg))
+			return fill_fail(at, PINLEASE_WHY_BROKEN, 0, -EAGAIN);
+		n = pl_sys_pread(fd, (char *)s->addr + done, pl_min_u64(FILL_BYTES, s->len - done),
+				 s->file_off + done);
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			return fill_fail(at, PINLEASE_WHY_IO, (int)n, (int)n);
+		if (!n) {
+			/* The end of the file: what stood here before must not be read as its contents. */
+			memset((char *)s->addr + done, 0, s->len - done);
+			break;
+		}
+		done += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* The bits of word number w that stand for pages first..last. */
+static uint64_t word_mask(uint64_t w, uint64_t first, uint64_t last)
+{
+	uint64_t base = w * WORD_BITS, mask = UINT64_MAX;
+
+	if (first > base)
+		mask &= UINT64_MAX << (first - base);
+	if (last < base + WORD_BITS - 1)
+		mask &= UINT64_MAX >> (base + WORD_BITS - 1 - last);
+	return mask;
+}
+
+void pl_staged_mark(struct pl_staged *s, uint64_t off, uint64_t len)
+{
+	uint64_t first = off / s->page, last, w;
+
+	if (!len)
+		return;
+	last = (off + len - 1) / s->page;
+	/* Release: who takes a bit down with acquire sees what was written before it was put up. */
+	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++)
+		atomic_fetch_or_explicit(&s->dirty[w], word_mask(w, first, last), memory_order_release);
+}
+
+void pl_staged_clear(struct pl_staged *s, uint64_t off, uint64_t len)
+{
+	uint64_t first = off / s->page, last, w;
+
+	if (!len)
+		return;
+	last = (off + len - 1) / s->page;
+	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++)
+		atomic_fetch_and_explicit(&s->dirty[w], ~word_mask(w, first, last), memory_order_acquire);
+}
+
+void pl_staged_clean(struct pl_staged *s)
+{
+	pl_staged_clear(s, 0, s->map_len);
+}
+
+/* The first page from page on, before limit, whose bit is dirty, or is not; limit: none. */
+static uint64_t staged_find(const struct pl_staged *s, uint64_t page, uint64_t limit, bool dirty)
+{
+	uint64_t w, word;
+
+	while (page < limit) {
+		w = page / WORD_BITS;
+		word = atomic_load_explicit(&s->dirty[w], memory_order_acquire);
+		word = (dirty ? word : ~word) & word_mask(w, page, UINT64_MAX);
+		if (word)
+			return pl_min_u64(limit, w * WORD_BITS + (uint64_t)__builtin_ctzll(word));
+		page = (w + 1) * WORD_BITS;
+	}
+	return limit;
+}
+
+/*
+ * A page that somebody else clears between the two looks and the clearing is written by
+ * both, which does no harm.
+ */
+bool pl_staged_next(struct pl_staged *s, uint64_t from, uint64_t end, uint64_t max_bytes, bool clear,
+		    uint64_t *off, uint64_t *len)
+{
+	uint64_t limit = staged_pages(s, pl_min_u64(end, s->len)), first, last;
+
+	first = staged_find(s, from / s->page, limit, true);
+	if (first >= limit)
+		return false;
+	limit = pl_min_u64(limit, first + pl_max_u64(1, staged_pages(s, max_bytes)));
+	last = staged_find(s, first + 1, limit, false);
+	*off = first * s->page;
+	*len = pl_min_u64(last * s->page, s->len) - *off;
+	if (clear)
+		pl_staged_clear(s, *off, *len);
+	return true;
+}
+
+uint64_t pl_staged_dirty_bytes(struct pl_staged *s)
+{
+	uint64_t bytes = 0, off = 0, len = 0;
+
+	while (pl_staged_next(s, off + len, s->len, s->len, false, &off, &len))
+		bytes += len;
+	return bytes;
+}
+
+int pl_staged_write(const struct pl_staged *s, int fd, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len;
+	ssize_t n;
+
+	while (off < end) {
+		n = pl_sys_pwrite(fd, (const char *)s->addr + off, end - off, s->file_off + off);
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			return (int)n;
+		if (!n)
+			return -EIO;
+		off += (uint64_t)n;
+	}
+	return 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 2: staged memory: anonymous, filled from a range of the file and written back to
+ * it. Offsets are relative to the range. What is dirty is known by the page: marking
+ * and clearing are atomic and may go on side by side; who clears before writing back
+ * marks again what could not be written.
+ */
+#ifndef PL_STAGED_H
+#define PL_STAGED_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "filemap.h"
+
+struct pl_staged {
+	void *addr;
+	uint64_t len;			/* bytes in use: may become less than was asked for */
+	uint64_t map_len;
+	uint64_t file_off;
+	uint64_t page;
+	_Atomic uint64_t *dirty;	/* a bit a page; NULL: read-only */
+};
+
+/*
+ * At addr, in place of what is mapped there, or anywhere (NULL). Not inherited by
+ * children. On failure s is as it was, and addr still has what was there, or, when s->addr
+ * is set, anonymous memory: pl_staged_unmap_back is due then.
+ */
+int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page, bool writable);
+void pl_staged_free(struct pl_staged *s);
+/* As pl_staged_free, and the file is mapped in its place. */
+int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot);
+/* Reads the file; zeros beyond its end. stop is asked between pieces: true is -EAGAIN. -errno and *at. */
+int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at);
+
+void pl_staged_mark(struct pl_staged *s, uint64_t off, uint64_t len);
+void pl_staged_clear(struct pl_staged *s, uint64_t off, uint64_t len);
+void pl_staged_clean(struct pl_staged *s);
+/*
+ * The next run of dirty pages that touches from..end, at most max_bytes of it (rounded
+ * up to a page); clear: its pages are clean then, and no others. False: none.
+ */
+bool pl_staged_next(struct pl_staged *s, uint64_t from, uint64_t end, uint64_t max_bytes, bool clear,
+		    uint64_t *off, uint64_t *len);
+uint64_t pl_staged_dirty_bytes(struct pl_staged *s);
+/* Writes off..off+len to its place in fd. 0, -errno. */
+int pl_staged_write(const struct pl_staged *s, int fd, uint64_t off, uint64_t len);
+
+#endif
