@@ -164,7 +164,8 @@ struct pinlease_ctx_opts {
 	size_t size;
 	uint32_t flags;			/* 0 */
 	int32_t signo;			/* real-time signal reserved for the library; 0 = SIGRTMAX - 2 */
-	void (*log)(void *arg, int level, const char *msg);	/* level as in syslog(3); from any thread */
+	void (*log)(void *arg, int level, const char *msg);	/* level as in syslog(3); from any thread,
+								 * under locks: must not call the library */
 	void *log_arg;
 };
 

@@ -32,7 +32,7 @@ int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, uint64_t
 
 	r = map_shared(fd, off, size, prot, &addr);
 	if (!r)
-		*map = (struct pl_map){ .addr = addr, .len = size, .ours = true, .prot = prot };
+		*map = (struct pl_map){.addr = addr, .len = size, .ours = true, .prot = prot};
 	return r;
 }
 
@@ -40,7 +40,7 @@ void pl_filemap_free(struct pl_map *map)
 {
 	if (map->ours)
 		pl_sys_unmap(map->addr, map->len);
-	*map = (struct pl_map){ .addr = NULL };
+	*map = (struct pl_map){.addr = NULL};
 }
 
 /*
@@ -59,8 +59,8 @@ bool pl_filemap_is(const struct pl_sys_mapping *m, const struct pl_fileid *id)
 
 struct check {
 	const struct pl_fileid *id;
-	uint64_t at, end;	/* what is not checked yet */
-	uint64_t off;		/* the file's, of at */
+	uint64_t at, end; /* what is not checked yet */
+	uint64_t off;	  /* the file's, of at */
 	int need, prot;
 };
 
@@ -82,8 +82,8 @@ static int check_each(void *arg, const struct pl_sys_mapping *m)
 	return c->at == c->end;
 }
 
-int pl_filemap_check(const void *addr, uint64_t off, uint64_t len, uint32_t access, const struct pl_fileid *id,
-		     int *prot)
+int pl_filemap_check(const void *addr, uint64_t off, uint64_t len, uint32_t access,
+		     const struct pl_fileid *id, int *prot)
 {
 	struct check c = {
 		.id = id,
@@ -117,7 +117,8 @@ struct fill {
 
 static int fill_fail(const struct fill *f, uint32_t reason, int sys_errno, int err)
 {
-	*f->at = (struct pl_fill_error){ .stage = PINLEASE_AT_ALLOCATE, .reason = reason, .sys_errno = -sys_errno };
+	*f->at = (struct pl_fill_error){
+		.stage = PINLEASE_AT_ALLOCATE, .reason = reason, .sys_errno = -sys_errno};
 	return err;
 }
 
@@ -207,7 +208,8 @@ static int fill_check_hole(const struct fill *f, uint64_t off, uint64_t len, boo
 	return fill_holes ? fill_hole(f, off, len) : fill_fail(f, PINLEASE_WHY_HOLE, 0, -ENODATA);
 }
 
-static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *addr, uint32_t access, bool fill_holes)
+static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *addr, uint32_t access,
+		      bool fill_holes)
 {
 	int r;
 
@@ -217,14 +219,15 @@ static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *ad
 		r = fill_check_hole(f, off, len, fill_holes);
 	if (r || !addr)
 		return r;
-	return fill_populate(f, addr, len, access == PINLEASE_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+	return fill_populate(f, addr, len,
+			     access == PINLEASE_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
 int pl_filemap_prepare(int fd, uint64_t off, uint64_t len, void *addr, uint32_t access,
 		       const struct pl_fileid *id, bool fill_holes, bool (*stop)(void *arg), void *arg,
 		       struct pl_fill_error *at)
 {
-	struct fill f = { .fd = fd, .id = id, .stop = stop, .arg = arg, .at = at };
+	struct fill f = {.fd = fd, .id = id, .stop = stop, .arg = arg, .at = at};
 	uint64_t done, n;
 	int r = 0;
 

@@ -17,11 +17,11 @@
 
 struct pl_staged {
 	void *addr;
-	uint64_t len;			/* bytes in use: may become less than was asked for */
+	uint64_t len; /* bytes in use: may become less than was asked for */
 	uint64_t map_len;
 	uint64_t file_off;
 	uint64_t page;
-	_Atomic uint64_t *dirty;	/* a bit a page; NULL: read-only */
+	_Atomic uint64_t *dirty; /* a bit a page; NULL: read-only */
 };
 
 /*
@@ -29,7 +29,8 @@ struct pl_staged {
  * children. On failure s is as it was, and addr still has what was there, or, when s->addr
  * is set, anonymous memory: pl_staged_unmap_back is due then.
  */
-int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page, bool writable);
+int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
+		  bool writable);
 void pl_staged_free(struct pl_staged *s);
 /* As pl_staged_free, and the file is mapped in its place. */
 int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot);

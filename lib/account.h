@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 1: the account of DMA in flight. The idea is that of Linux's percpu_ref, with
+ * threads for CPUs: a begin and an end are plain stores to counters that only the
+ * calling thread writes; who breaks a lease pays for both sides with one membarrier.
+ *
+ * Counters stand in slots: counter(thread, slot) = { begin, end }, in chunks that never
+ * move and are published with release before their first use. A lease's word holds
+ * generation, slot and state, and changes only under the file's lock:
+ *
+ *	63          32 31               8 7      0
+ *	|  generation |       slot       | state |
+ *
+ * begin: load word (w0), not ACTIVE: refuse. Store begin + n in w0's slot. Barrier.
+ *        Load word (w1). w1 == w0: granted. Else take it back (end + n), refuse.
+ * break: store word with BREAKING. membarrier. Sum the ends, then the begins.
+ * end:   load word (w0), of another generation: a late end, slow. Release store of
+ *        end + n in w0's slot. Barrier. Load word (w1). Not ACTIVE: wake who waits.
+ *
+ * No begin is missed: the membarrier puts a full barrier into every running thread
+ * between the store of BREAKING and the sum. A begin whose barrier comes before it has
+ * its store seen by the sum; one whose barrier comes after loads w1 with BREAKING in
+ * it and refuses. The last end is not missed for the same reason: its store is seen by
+ * the sum, or its load of w1 sees BREAKING and it wakes who waits. Ends are summed
+ * before begins, with acquire loads that pair with the release stores: an operation
+ * whose end is counted has its begin counted too, so the sum never falls short of
+ * what is in flight, and the DMA that ended happens before the fence.
+ *
+ * Generations. A restore after which operations of the old generation are in flight
+ * still takes a fresh slot; the old slot goes on as the account of the old generation,
+ * and its late ends are paid there. The new one starts clean, and no late end can
+ * reach it: an end stores to the slot of the word it loaded, and that word's generation
+ * was its own. When nothing was left in flight the slot is kept. A begin that is
+ * preempted between w0 and its store may then store to a slot that has changed hands;
+ * w1 differs, so it takes it back: a count too many for an instant, never one too few.
+ *
+ * Without membarrier (ENOSYS, seccomp) the barriers are sequentially consistent
+ * fences, on both sides. Under ThreadSanitizer, which knows neither, the same.
+ */
+#ifndef PL_ACCOUNT_H
+#define PL_ACCOUNT_H
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include <pinlease.h>
+
+#include "util.h"
+
+#define PL_CHUNK_SHIFT 8
+#define PL_CHUNK_SLOTS (1u << PL_CHUNK_SHIFT)
+#define PL_CHUNKS      1024u
+#define PL_SLOTS       (PL_CHUNKS * PL_CHUNK_SLOTS)
+
+struct pl_count {
+	_Atomic uint32_t begin, end;	/* modulo 2^32; only their difference means something */
+};
+
+struct pl_account {
+	_Atomic uint64_t word;
+	struct pl_retired *retired;	/* accounts of older generations; the file's lock */
+};
+
+struct pl_thread {
+	_Atomic(struct pl_count *) chunk[PL_CHUNKS];
+	struct pl_thread *prev, *next;
+};
+
+extern __thread struct pl_thread *pl_thread_self __attribute__((tls_model("initial-exec")));
+extern bool pl_account_full_fence;	/* written once, before the first account is made */
+
+static inline uint64_t pl_word(uint32_t gen, uint32_t slot, enum pinlease_state state)
+{
+	return (uint64_t)gen << 32 | (uint64_t)slot << 8 | (uint64_t)state;
+}
+
+static inline uint32_t pl_word_gen(uint64_t word)
+{
+	return (uint32_t)(word >> 32);
+}
+
+static inline uint32_t pl_word_slot(uint64_t word)
+{
+	return (uint32_t)word >> 8;
+}
+
+static inline enum pinlease_state pl_word_state(uint64_t word)
+{
+	return (enum pinlease_state)(word & 0xff);
+}
+
+/* Pairs with pl_account_barrier(). */
+static inline void pl_account_light_barrier(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	if (pl_unlikely(pl_account_full_fence))
+		atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* This thread's counter, made at its first use; NULL: -ENOMEM. */
+struct pl_count *pl_account_count_new(uint32_t slot);
+
+static inline struct pl_count *pl_account_count(uint32_t slot)
+{
+	struct pl_thread *self = pl_thread_self;
+	struct pl_count *chunk;
+
+	if (pl_unlikely(!self))
+		return pl_account_count_new(slot);
+	/* Relaxed: written by this thread. */
+	chunk = atomic_load_explicit(&self->chunk[slot >> PL_CHUNK_SHIFT], memory_order_relaxed);
+	if (pl_unlikely(!chunk))
+		return pl_account_count_new(slot);
+	return &chunk[slot & (PL_CHUNK_SLOTS - 1)];
+}
+
+static inline void pl_count_end(struct pl_count *c, uint32_t n)
+{
+	/* Release: pairs with the acquire loads of the sum. */
+	atomic_store_explicit(&c->end, atomic_load_explicit(&c->end, memory_order_relaxed) + n,
+			      memory_order_release);
+}
+
+/* 0 and *gen; -EAGAIN: refused; -EALREADY: refused, and whoever waits must look again; -ENOMEM. */
+static inline int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen)
+{
+	/* Acquire: what the restore set up happens before DMA into it. */
+	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_acquire), w1;
+	struct pl_count *c;
+
+	if (pl_unlikely(pl_word_state(w0) != PINLEASE_ACTIVE))
+		return -EAGAIN;
+	c = pl_account_count(pl_word_slot(w0));
+	if (pl_unlikely(!c))
+		return -ENOMEM;
+	atomic_store_explicit(&c->begin, atomic_load_explicit(&c->begin, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+	pl_account_light_barrier();
+	w1 = atomic_load_explicit(&a->word, memory_order_relaxed);
+	if (pl_likely(w1 == w0)) {
+		*gen = pl_word_gen(w0);
+		return 0;
+	}
+	pl_count_end(c, n);
+	return -EALREADY;
+}
+
+/* 0; -EALREADY: whoever waits must look again; -ESTALE: of an older generation, pl_account_end_late() it. */
+static inline int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
+{
+	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed), w1;
+	struct pl_count *c;
+
+	if (pl_unlikely(pl_word_gen(w0) != gen))
+		return -ESTALE;
+	c = pl_account_count(pl_word_slot(w0));
+	if (pl_unlikely(!c))
+		return -ESTALE;
+	pl_count_end(c, n);
+	pl_account_light_barrier();
+	w1 = atomic_load_explicit(&a->word, memory_order_relaxed);
+	return pl_likely(pl_word_state(w1) == PINLEASE_ACTIVE && w1 == w0) ? 0 : -EALREADY;
+}
+
+/* Once a process: registers with membarrier, the thread-exit key. 0, -ENOMEM, -EAGAIN. */
+int pl_account_setup(void);
+/* Between storing a word and summing: one for any number of accounts. */
+void pl_account_barrier(void);
+
+/* A slot of its own, generation 1, INIT. -ENOMEM, -ENOSPC: PL_SLOTS leases exist. */
+int pl_account_init(struct pl_account *a);
+void pl_account_fini(struct pl_account *a);
+/* Change the state only; the file's lock. */
+void pl_account_set_state(struct pl_account *a, enum pinlease_state state);
+/* Make the next generation ready (a fresh slot if operations are left); the state stays. -ENOMEM, -ENOSPC. */
+int pl_account_next_gen(struct pl_account *a);
+uint32_t pl_account_in_flight(struct pl_account *a);
+uint64_t pl_account_late(struct pl_account *a);
+/* An end of a generation that is over, or of a thread that has no counter; the file's lock. */
+void pl_account_end_late(struct pl_account *a, uint32_t n, uint32_t gen);
+/* Begins counted so far in this slot, for "has anybody begun at all". */
+uint32_t pl_account_begun(struct pl_account *a);
+/* fork child: forget every thread but this one. */
+void pl_account_forked(void);
+
+static inline uint32_t pl_account_gen(struct pl_account *a)
+{
+	return pl_word_gen(atomic_load_explicit(&a->word, memory_order_acquire));
+}
+
+static inline enum pinlease_state pl_account_state(struct pl_account *a)
+{
+	return pl_word_state(atomic_load_explicit(&a->word, memory_order_acquire));
+}
+
+#endif

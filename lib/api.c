@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Layer 8: the public functions; arguments are checked and normalised here, once. */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "api_export.h"
+#include "ctx.h"
+#include "lease.h"
+#include "opts.h"
+#include "sys.h"
+
+#define FILE_FLAGS PINLEASE_F_NO_ANCHOR
+
+static int api_refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
+{
+	pl_why_set(why, stage, reason, 0);
+	if (why) {
+		why->mode = why->guard = 0;
+		why->pid = 0;
+	}
+	return err;
+}
+
+static struct pl_env *lease_env(struct pinlease *lease)
+{
+	return lease->file->env;
+}
+
+PL_API int pinlease_ctx_new(const struct pinlease_ctx_opts *opts, struct pinlease_ctx **ctx)
+{
+	struct pinlease_ctx_opts o;
+	int r;
+
+	if (!ctx)
+		return -EINVAL;
+	r = pl_opts_in(&o, sizeof(o), sizeof(o), opts);
+	if (r)
+		return r;
+	if (o.flags)
+		return -EINVAL;
+	return pl_ctx_new(&o, ctx);
+}
+
+PL_API int pinlease_ctx_free(struct pinlease_ctx *ctx)
+{
+	return ctx ? pl_ctx_free(ctx) : 0;
+}
+
+PL_API int pinlease_ctx_fd(const struct pinlease_ctx *ctx)
+{
+	if (!ctx)
+		return -EINVAL;
+	return pl_env_forked(&ctx->env) ? -ECHILD : ctx->env.events.fd;
+}
+
+PL_API int pinlease_ctx_next_event(struct pinlease_ctx *ctx, struct pinlease_event *ev)
+{
+	struct pinlease_event e = { .size = sizeof(e) };
+	int r;
+
+	if (!ctx || !ev || ev->size < sizeof(e))
+		return -EINVAL;
+	if (pl_env_forked(&ctx->env))
+		return -ECHILD;
+	r = pl_ctx_next_event(ctx, &e);
+	return r > 0 ? (r = pl_opts_out(&e, sizeof(e), sizeof(e), ev)) ? r : 1 : r;
+}
+
+static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file_opts *o, struct pinlease_why *why)
+{
+	int r = pl_opts_in(o, sizeof(*o), sizeof(*o), opts);
+
+	if (r)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
+	if (o->access > PINLEASE_WRITE || o->guard > PINLEASE_GUARD_NONE || (o->flags & ~FILE_FLAGS) || o->reserved)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	return 0;
+}
+
+/* Looked at through O_PATH first: opening a pipe would block, and a directory is to be named as one. */
+static int file_look(const char *path, struct pinlease_why *why)
+{
+	uint32_t reason = PINLEASE_WHY_NONE;
+	struct pl_fileid id;
+	int fd = pl_sys_open(path, O_PATH), r;
+
+	if (fd < 0)
+		return api_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, fd);
+	r = pl_fileid_get(fd, &id, NULL, &reason);
+	pl_sys_close(fd);
+	return r ? api_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
+}
+
+PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path, const struct pinlease_file_opts *opts,
+			      struct pinlease_why *why, struct pinlease_file **file)
+{
+	struct pinlease_file_opts o;
+	int r, fd;
+
+	if (!ctx || !path || !file)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	if (pl_env_forked(&ctx->env))
+		return -ECHILD;
+	r = file_opts(opts, &o, why);
+	if (!r)
+		r = file_look(path, why);
+	if (r)
+		return r;
+	fd = pl_sys_open(path, o.access == PINLEASE_READ ? O_RDONLY : O_RDWR);
+	if (fd < 0) {
+		api_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, fd);
+		pl_why_set(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, fd);
+		return fd;
+	}
+	api_refuse(why, 0, PINLEASE_WHY_NONE, 0);
+	r = pl_file_new(&ctx->env, fd, &o, why, file);
+	if (r)
+		pl_sys_close(fd);
+	return r;
+}
+
+PL_API int pinlease_file_attach(struct pinlease_ctx *ctx, int fd, const struct pinlease_file_opts *opts,
+				struct pinlease_why *why, struct pinlease_file **file)
+{
+	struct pinlease_file_opts o;
+	int r, own;
+
+	if (!ctx || !file)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	if (pl_env_forked(&ctx->env))
+		return -ECHILD;
+	r = file_opts(opts, &o, why);
+	if (r)
+		return r;
+	own = pl_sys_dup(fd);
+	if (own < 0)
+		return api_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, own);
+	r = pl_file_new(&ctx->env, own, &o, why, file);
+	if (r)
+		pl_sys_close(own);
+	return r;
+}
+
+PL_API int pinlease_file_close(struct pinlease_file *file)
+{
+	if (!file)
+		return 0;
+	if (pl_env_forked(file->env)) {
+		pl_sys_free(file);
+		return 0;
+	}
+	return pl_file_close(file);
+}
+
+PL_API int pinlease_file_truncate(struct pinlease_file *file, uint64_t len)
+{
+	if (!file)
+		return -EINVAL;
+	return pl_env_forked(file->env) ? -ECHILD : pl_file_truncate(file, len);
+}
+
+PL_API int pinlease_file_allocate(struct pinlease_file *file, int mode, uint64_t off, uint64_t len)
+{
+	if (!file)
+		return -EINVAL;
+	return pl_env_forked(file->env) ? -ECHILD : pl_file_allocate(file, mode, off, len);
+}
+
+PL_API int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len,
+			    const struct pinlease_opts *opts, struct pinlease_why *why, struct pinlease **lease)
+{
+	struct pinlease_opts o;
+	int r;
+
+	if (!file || !lease)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	if (pl_env_forked(file->env))
+		return -ECHILD;
+	r = pl_opts_in(&o, sizeof(o), sizeof(o), opts);
+	if (r)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
+	return pl_lease_acquire(file, off, len, &o, why, lease);
+}
+
+PL_API int pinlease_release(struct pinlease *lease)
+{
+	if (!lease)
+		return 0;
+	if (pl_env_forked(lease_env(lease))) {
+		pl_sys_free(lease);
+		return 0;
+	}
+	return pl_lease_release(lease);
+}
+
+PL_API int pinlease_restore(struct pinlease *lease, struct pinlease_why *why)
+{
+	if (!lease)
+		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_restore(lease, why);
+}
+
+PL_API int pinlease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_access, uint32_t *index)
+{
+	if (!lease || !pd || !index)
+		return -EINVAL;
+	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_mr_add(lease, pd, ibv_access, index);
+}
+
+PL_API int pinlease_view_get(struct pinlease *lease, uint32_t mr_index, struct pinlease_view *view)
+{
+	struct pinlease_view v = { .size = sizeof(v) };
+	int r;
+
+	if (!lease || !view || view->size < sizeof(v))
+		return -EINVAL;
+	if (pl_env_forked(lease_env(lease)))
+		return -ECHILD;
+	r = pl_lease_view(lease, mr_index, &v);
+	return r ? r : pl_opts_out(&v, sizeof(v), sizeof(v), view);
+}
+
+PL_API int pinlease_ack(struct pinlease *lease, uint32_t gen)
+{
+	if (!lease)
+		return -EINVAL;
+	if (pl_env_forked(lease_env(lease)))
+		return -ECHILD;
+	pl_lease_ack(lease, gen);
+	return 0;
+}
+
+PL_API int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_info *info)
+{
+	struct pinlease_lease_info i = { .size = sizeof(i) };
+
+	if (!lease || !info || info->size < sizeof(i))
+		return -EINVAL;
+	if (pl_env_forked(lease_env(lease)))
+		return -ECHILD;
+	pl_lease_get_info(lease, &i);
+	return pl_opts_out(&i, sizeof(i), sizeof(i), info);
+}
+
+static __attribute__((noinline, cold)) int begin_refused(struct pinlease *lease, int err)
+{
+	if (pl_env_forked(lease_env(lease)))
+		return -ECHILD;
+	if (err == -EALREADY)
+		pl_lease_poke(lease);
+	if (err == -ENOMEM)
+		return err;
+	return pl_account_state(&lease->account) == PINLEASE_LOST ? -ESTALE : -EAGAIN;
+}
+
+PL_API int pinlease_dma_begin(struct pinlease *lease, uint32_t n, uint32_t *gen)
+{
+	int r;
+
+	if (pl_unlikely(!lease || !gen))
+		return -EINVAL;
+	r = pl_account_begin(&lease->account, n, gen);
+	return pl_likely(!r) ? 0 : begin_refused(lease, r);
+}
+
+static __attribute__((noinline, cold)) void end_looked_at(struct pinlease *lease, uint32_t n, uint32_t gen, int err)
+{
+	if (pl_env_forked(lease_env(lease)))
+		return;
+	if (err == -ESTALE)
+		pl_lease_end_late(lease, n, gen);
+	else
+		pl_lease_poke(lease);
+}
+
+PL_API void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen)
+{
+	int r;
+
+	if (pl_unlikely(!lease))
+		return;
+	r = pl_account_end(&lease->account, n, gen);
+	if (pl_unlikely(r))
+		end_looked_at(lease, n, gen, r);
+}
+
+PL_API int pinlease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
+{
+	if (!lease)
+		return -EINVAL;
+	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_mark_dirty(lease, off, len);
+}
+
+PL_API int pinlease_sync(struct pinlease *lease, uint64_t off, uint64_t len, uint32_t flags)
+{
+	if (!lease || flags)
+		return -EINVAL;
+	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_sync(lease, off, len);
+}
+
+PL_API int pinlease_save(struct pinlease *lease, int fd)
+{
+	if (!lease)
+		return -EINVAL;
+	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_save(lease, fd);
+}
+
+PL_API const char *pinlease_version(void)
+{
+	return PL_VERSION;
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "breaker.h"
+#include "lease.h"
+#include "sys.h"
+
+/* The queue of signals may overflow (RLIMIT_SIGPENDING is per user): this often all guards are asked. */
+#define SLOW_PASS_NS  (500 * PL_NS_PER_MS)
+#define BATCH	      64
+#define BREAK_TIME    "/proc/sys/fs/lease-break-time"
+
+static void break_time_read(struct pl_env *env)
+{
+	char text[32];
+	uint64_t s;
+
+	if (pl_sys_read_text(BREAK_TIME, text, sizeof(text)) <= 0)
+		return;
+	s = strtoull(text, NULL, 10);
+	atomic_store_explicit(&env->break_time_ns, s ? s * PL_NS_PER_S : PL_NEVER, memory_order_relaxed);
+}
+
+/* Files marked in one round; each holds a reference until answered. */
+struct batch {
+	struct pinlease_file *file[BATCH];
+	unsigned int count;
+};
+
+static void batch_answer(struct batch *batch)
+{
+	unsigned int i;
+
+	if (!batch->count)
+		return;
+	/* One for all: pairs with the light barrier of dma_begin and dma_end (account.h). */
+	pl_account_barrier();
+	for (i = 0; i < batch->count; i++) {
+		pl_file_answer(batch->file[i]);
+		pl_file_put(batch->file[i]);
+	}
+	batch->count = 0;
+}
+
+/* Takes over the caller's reference. */
+static void batch_add(struct batch *batch, struct pinlease_file *file)
+{
+	if (!pl_file_mark(file)) {
+		pl_file_put(file);
+		return;
+	}
+	batch->file[batch->count++] = file;
+	if (batch->count == BATCH)
+		batch_answer(batch);
+}
+
+/*
+ * si_fd is the number at the time of F_SETLEASE: it may be closed, or another file's by
+ * now. So it is only a hint whom to ask.
+ */
+static void batch_signal(struct pl_env *env, struct batch *batch, const siginfo_t *info)
+{
+	struct pl_registered *obj = pl_registry_get(&env->registry, info->si_fd);
+
+	if (obj)
+		batch_add(batch, pl_container(obj, struct pinlease_file, registered));
+}
+
+static void slow_pass_file(void *arg, struct pl_registered *obj)
+{
+	batch_add(arg, pl_container(obj, struct pinlease_file, registered));
+}
+
+static void slow_pass(struct pl_env *env, struct batch *batch)
+{
+	break_time_read(env);
+	pl_registry_each(&env->registry, slow_pass_file, batch);
+	batch_answer(batch);
+}
+
+static void *breaker_main(void *arg)
+{
+	struct pl_breaker *b = arg;
+	struct pl_env *env = b->env;
+	struct batch batch = { .count = 0 };
+	uint64_t next, now;
+	siginfo_t info;
+	sigset_t set;
+	int r;
+
+	pthread_mutex_lock(&b->lock);
+	env->breaker_tid = pl_sys_thread_id();
+	b->started = true;
+	pthread_cond_broadcast(&b->cond);
+	pthread_mutex_unlock(&b->lock);
+	/*
+	 * This one signal only. A thread that waits for SIGIO too would take SIGIO meant for the
+	 * application; left blocked here, an overflow's SIGIO stays pending on this thread and
+	 * kills nobody (kernel_signals holds both).
+	 */
+	sigemptyset(&set);
+	sigaddset(&set, env->signo);
+	next = pl_sys_now() + SLOW_PASS_NS;
+	while (!atomic_load(&b->stop)) {
+		now = pl_sys_now();
+		r = pl_sys_wait_signal(&set, &info, batch.count ? 0 : pl_sub_sat(next, now));
+		if (r > 0)
+			batch_signal(env, &batch, &info);
+		else
+			batch_answer(&batch);
+		if (pl_sys_now() >= next) {
+			slow_pass(env, &batch);
+			next = pl_sys_now() + SLOW_PASS_NS;
+		}
+	}
+	batch_answer(&batch);
+	return NULL;
+}
+
+int pl_breaker_start(struct pl_breaker *b, struct pl_env *env)
+{
+	int r;
+
+	b->env = env;
+	r = pl_sys_cond_init(&b->cond);
+	if (r)
+		return r;
+	pthread_mutex_init(&b->lock, NULL);
+	break_time_read(env);
+	r = pl_sys_thread_new(breaker_main, b, "pinlease-break", &b->thread);
+	if (r) {
+		pthread_cond_destroy(&b->cond);
+		pthread_mutex_destroy(&b->lock);
+		return r;
+	}
+	pthread_mutex_lock(&b->lock);
+	while (!b->started)
+		pl_sys_cond_wait(&b->cond, &b->lock, PL_NEVER);
+	pthread_mutex_unlock(&b->lock);
+	return 0;
+}
+
+void pl_breaker_stop(struct pl_breaker *b)
+{
+	atomic_store(&b->stop, true);
+	/* Should the queue of signals be full, the slow pass sees it. */
+	pl_sys_signal_thread(b->thread, b->env->signo);
+	pl_sys_thread_join(b->thread);
+	pthread_cond_destroy(&b->cond);
+	pthread_mutex_destroy(&b->lock);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 6: the thread that hears of breaks. It waits for one reserved real-time signal
+ * directed to itself, marks what is broken, makes one barrier for all that came
+ * together, and finishes what is idle and short; the rest is the workers'.
+ */
+#ifndef PL_BREAKER_H
+#define PL_BREAKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "objects.h"
+
+struct pl_breaker {
+	struct pl_env *env;
+	pthread_t thread;
+	pthread_mutex_t lock;	/* leaf; started */
+	pthread_cond_t cond;
+	bool started;
+	_Atomic bool stop;
+};
+
+/* Sets env->breaker_tid. 0, -EAGAIN, -ENOMEM. */
+int pl_breaker_start(struct pl_breaker *b, struct pl_env *env);
+void pl_breaker_stop(struct pl_breaker *b);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 1: events. Each lease carries one slot per kind, so that a break allocates
+ * nothing; a box with something in it stands in the queue of its ctx.
+ */
+#ifndef PL_EVENTS_H
+#define PL_EVENTS_H
+
+#include <pthread.h>
+#include <pinlease.h>
+
+#include "list.h"
+
+#define PL_EVENT_KINDS 6
+
+struct pl_event_queue {
+	pthread_mutex_t lock;	/* leaf; protects boxes and everything in them */
+	struct pl_list boxes;
+	int fd;			/* readable while boxes is not empty */
+};
+
+struct pl_event_slot {
+	uint64_t a, b;		/* BREAK: off, len; REVOKED, LOST: in_flight, lost_bytes; RESTORED: off, len */
+	uint32_t gen;
+	int16_t err;
+	uint8_t cause;
+};
+
+struct pl_event_box {
+	struct pl_list link;
+	struct pl_event_slot slot[PL_EVENT_KINDS];
+	uint64_t deadline_ns;	/* of the BREAK */
+	uint8_t order[PL_EVENT_KINDS];
+	uint8_t count;
+};
+
+int pl_events_init(struct pl_event_queue *q);
+void pl_events_fini(struct pl_event_queue *q);
+void pl_event_box_init(struct pl_event_box *box);
+/* Of ev: type, gen, err, cause, off, len, deadline_ns, in_flight, lost_bytes. Does not wake. True: pl_events_wake is due. */
+bool pl_event_put(struct pl_event_queue *q, struct pl_event_box *box, const struct pinlease_event *ev);
+void pl_events_wake(struct pl_event_queue *q);
+/* The next event and the box it came from, or NULL. Fills what pl_event_put takes. */
+struct pl_event_box *pl_event_next(struct pl_event_queue *q, struct pinlease_event *ev,
+				   void (*fill)(struct pl_event_box *box, struct pinlease_event *ev));
+void pl_event_purge(struct pl_event_queue *q, struct pl_event_box *box);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A break from the file's side: noticed, answered when the last lease has been fenced,
+ * and the guard taken again later. file_set_state walks the file's arrows.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "backend.h"
+#include "lease.h"
+#include "sys.h"
+
+/* Of lease-break-time, kept back for fencing, writing back and a late wake-up of ours. */
+#define MARGIN_MIN_NS (250 * PL_NS_PER_MS)
+#define MARGIN_MAX_NS (5 * PL_NS_PER_S)
+
+static void file_set_state(struct pinlease_file *file, enum pl_file_state to)
+{
+	assert(pl_file_arrow(file->state, to));
+	file->state = to;
+}
+
+/*
+ * When draining must end. It counts from the last moment the guard was seen unbroken,
+ * not from now: the signal may have been lost, or this process stopped.
+ */
+static uint64_t break_until(const struct pinlease_file *file, const struct pinlease *lease, uint64_t now)
+{
+	uint64_t limit = atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed), margin;
+
+	if (limit == PL_NEVER)
+		return pl_add_sat(now, lease->deadline_ns);
+	margin = pl_min_u64(pl_min_u64(pl_max_u64(limit / 4, MARGIN_MIN_NS), MARGIN_MAX_NS), limit / 2);
+	return pl_min_u64(pl_add_sat(now, lease->deadline_ns), file->unbroken_ns + limit - margin);
+}
+
+static void break_lease(struct pinlease_file *file, struct pinlease *lease, uint64_t now)
+{
+	uint64_t until = break_until(file, lease, now);
+
+	switch (pl_lease_state(lease)) {
+	case PINLEASE_ACTIVE:
+		pl_lease_break(lease, file->cause, until, 0, lease->now_len);
+		break;
+	case PINLEASE_BREAKING:
+		/* By a release, or a change of our own: that was not under the kernel's clock. */
+		lease->until_ns = pl_min_u64(lease->until_ns, until);
+		break;
+	default:
+		break;
+	}
+}
+
+bool pl_file_mark(struct pinlease_file *file)
+{
+	struct pl_list *pos;
+	uint64_t now = pl_sys_now();
+	bool marked = false;
+	int cause;
+
+	pthread_mutex_lock(&file->lock);
+	if (file->state != PL_FILE_HELD) {
+		/* The slow pass, or a second breaker: look again at what drains. */
+		marked = file->state == PL_FILE_BREAKING;
+		goto out;
+	}
+	/* Asked, not believed: the signal may be stale, or meant for an fd whose number was reused. */
+	cause = file->guard.ops->pending(&file->guard);
+	if (!cause) {
+		file->unbroken_ns = now;
+		goto out;
+	}
+	file->cause = cause < 0 ? PINLEASE_BY_WRITER : (uint32_t)cause;
+	file->break_ns = now;
+	file->limit_ns = pl_add_sat(file->unbroken_ns,
+				    atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed));
+	file_set_state(file, PL_FILE_BREAKING);
+	pl_list_for_each(pos, &file->leases)
+		break_lease(file, pl_container(pos, struct pinlease, link), now);
+	marked = true;
+out:
+	pthread_mutex_unlock(&file->lock);
+	return marked;
+}
+
+/* Short enough for the breaker itself: a single small registration that is idle. */
+static bool lease_is_short(const struct pinlease *lease)
+{
+	return !pl_lease_writes_back(lease) && !lease->syncers && lease->now_len <= 4u << 20 &&
+	       (lease->first.backend == &pl_backend_pinned || lease->first.backend == &pl_backend_odp) &&
+	       lease->reg_count == 1 && lease->link.next == lease->link.prev;
+}
+
+void pl_file_answer(struct pinlease_file *file)
+{
+	struct pl_list *pos;
+	struct pinlease *lease, *inline_one = NULL;
+	uint64_t now = pl_sys_now();
+
+	pthread_mutex_lock(&file->lock);
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		if (pl_lease_state(lease) == PINLEASE_BREAKING && !pl_lease_look(lease, now)) {
+			pl_lease_queue(lease, lease->until_ns);
+		} else if (pl_lease_state(lease) == PINLEASE_FENCING && !lease->fenced && !lease->busy) {
+			if (lease_is_short(lease))
+				inline_one = lease;
+			else
+				pl_lease_queue(lease, 0);
+		}
+	}
+	if (inline_one)
+		pl_lease_fence(inline_one);
+	else
+		pl_file_settle(file);
+	/* A release that waits for its drain may have been overtaken by this break. */
+	pthread_cond_broadcast(&file->cond);
+	pthread_mutex_unlock(&file->lock);
+	pl_events_wake(&file->env->events);
+}
+
+/*
+ * Twice as long as the last break took, so that whoever retries an O_NONBLOCK open in
+ * between gets in (taking the lease back at once starved such an opener); doubled
+ * while breaks keep coming right after the guard was taken.
+ */
+static void file_back_off(struct pinlease_file *file, uint64_t now)
+{
+	uint64_t base = pl_max_u64(PL_BACKOFF_MIN_NS, 2 * (now - file->break_ns));
+
+	if (file->backoff_ns && file->break_ns - file->armed_ns < file->backoff_ns)
+		base = pl_max_u64(base, 2 * file->backoff_ns);
+	file->backoff_ns = pl_min_u64(base, PL_BACKOFF_MAX_NS);
+}
+
+static void file_let_go(struct pinlease_file *file)
+{
+	struct pl_list *pos;
+	struct pinlease *lease;
+	bool wanted = false, doubt;
+	uint64_t now;
+	int r;
+
+	pl_log_write(&file->env->log, 7, "file %p: letting go", (void *)file);
+	r = file->guard.ops->let_go(&file->guard);
+	now = pl_sys_now();
+	doubt = !r && now >= file->limit_ns;
+	/*
+	 * EAGAIN: a writer's break had expired. A reader's that expires leaves the lease
+	 * downgraded and answers 0, so our own clock decides; staged memory may then have
+	 * been written back beside the reader.
+	 */
+	if (r)
+		file_set_state(file, PL_FILE_EXPIRED);
+	file_set_state(file, PL_FILE_FREE);
+	file_back_off(file, now);
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		if (pl_lease_state(lease) == PINLEASE_FENCING)
+			pl_lease_revoke(lease, r != 0 || (doubt && pl_lease_writes_back(lease)));
+		wanted |= pl_lease_wants(lease);
+	}
+	if (wanted)
+		pl_file_want(file, now + file->backoff_ns);
+	pl_events_wake(&file->env->events);
+	pthread_cond_broadcast(&file->cond);
+}
+
+void pl_file_settle(struct pinlease_file *file)
+{
+	if (file->state == PL_FILE_BREAKING && !file->holds)
+		file_let_go(file);
+}
+
+void pl_file_disarm(struct pinlease_file *file)
+{
+	pl_file_settle(file);
+	if (file->state != PL_FILE_HELD)
+		return;
+	file->guard.ops->let_go(&file->guard);
+	file_set_state(file, PL_FILE_FREE);
+}
+
+void pl_file_want(struct pinlease_file *file, uint64_t due)
+{
+	pl_sched_queue(&file->env->sched, &file->work, due, due, false);
+}
+
+int pl_file_arm(struct pinlease_file *file, uint32_t *reason)
+{
+	uint64_t now = pl_sys_now();
+	int r = pl_fileid_same(file->fd, &file->id);
+
+	*reason = PINLEASE_WHY_FD_REPLACED;
+	file_set_state(file, PL_FILE_REARMING);
+	if (!r)
+		r = file->guard.ops->take(&file->guard, reason);
+	if (r) {
+		file_set_state(file, PL_FILE_FREE);
+		return r;
+	}
+	file->armed_ns = file->unbroken_ns = now;
+	file_set_state(file, PL_FILE_HELD);
+	return 0;
+}
+
+/* After an attempt that failed with err: who gives up? True if somebody goes on waiting. */
+static bool file_give_up(struct pinlease_file *file, int err, uint64_t now)
+{
+	struct pinlease_event ev = { .type = PINLEASE_EV_RESTORE_FAILED, .err = err };
+	struct pl_list *pos;
+	struct pinlease *lease;
+	bool wanted = false;
+
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		if (!pl_lease_wants(lease))
+			continue;
+		if (err == -EAGAIN && (!lease->restore_ns || now - lease->revoked_ns < lease->restore_ns)) {
+			wanted = true;
+			continue;
+		}
+		lease->gave_up = true;
+		pl_lease_emit(lease, &ev);
+	}
+	pl_events_wake(&file->env->events);
+	return wanted;
+}
+
+void pl_file_run(struct pl_work *work)
+{
+	struct pinlease_file *file = pl_container(work, struct pinlease_file, work);
+	struct pl_list *pos;
+	struct pinlease *lease;
+	uint32_t reason;
+	int r = 0;
+
+	pthread_mutex_lock(&file->lock);
+	if (file->state == PL_FILE_FREE)
+		r = pl_file_arm(file, &reason);
+	if (r && file_give_up(file, r, pl_sys_now())) {
+		file->backoff_ns = pl_min_u64(2 * file->backoff_ns, PL_BACKOFF_MAX_NS);
+		pl_file_want(file, pl_sys_now() + pl_max_u64(file->backoff_ns, PL_BACKOFF_MIN_NS));
+	}
+	if (file->state == PL_FILE_HELD) {
+		pl_list_for_each(pos, &file->leases) {
+			lease = pl_container(pos, struct pinlease, link);
+			if (pl_lease_wants(lease))
+				pl_lease_queue(lease, 0);
+		}
+	}
+	pthread_mutex_unlock(&file->lock);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Layer 2: which file it is, and what its file system lets us do. */
+#ifndef PL_FILEID_H
+#define PL_FILEID_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum pl_fs {
+	PL_FS_PAGECACHE,	/* ext4, xfs, btrfs, f2fs: dirty-tracked page cache */
+	PL_FS_TMPFS,		/* tmpfs, memfd: nothing is written back, pins are allowed */
+	PL_FS_HUGETLBFS,
+	PL_FS_OVERLAY,		/* an open of the upper file is not seen */
+	PL_FS_FOREIGN,		/* leases notify only, or unknown */
+};
+
+struct pl_fileid {
+	uint64_t dev, ino;
+	uint64_t page;		/* offsets are multiples of it */
+	enum pl_fs fs;
+	bool dax;
+};
+
+/* Of an open file. 0; -EBADF, -EINVAL: not a regular file; *reason is set then. *size may be NULL. */
+int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason);
+/* fd still is this file. 0, -EBADF. */
+int pl_fileid_same(int fd, const struct pl_fileid *id);
+
+#endif

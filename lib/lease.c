@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The states of a lease: every arrow of state.c is walked here and nowhere else, by
+ * the function named beside it.
+ *
+ *	acquired, restored	pl_lease_activate	INIT, REVOKED, LOST -> ACTIVE
+ *	break			pl_lease_break		ACTIVE -> BREAKING
+ *	drained			pl_lease_look		BREAKING -> FENCING
+ *	let go, lost		pl_lease_revoke		FENCING -> REVOKED, LOST
+ *	lost			lease_dereg_failed	FENCING -> LOST, still registered
+ *	released, refused	pl_lease_close		-> CLOSED
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "lease.h"
+#include "sys.h"
+
+#define RETRY_MIN_NS (1 * PL_NS_PER_MS)
+#define RETRY_MAX_NS (50 * PL_NS_PER_MS)
+
+static void lease_set_state(struct pinlease *lease, enum pinlease_state to)
+{
+	enum pinlease_state from = pl_lease_state(lease);
+	const char *arrow = pl_lease_arrow(from, to);
+
+	assert(arrow);
+	pl_log_write(&lease->file->env->log, 7, "lease %p gen %u: %s -> %s (%s)", (void *)lease,
+		     pl_account_gen(&lease->account), pl_lease_state_name(from), pl_lease_state_name(to), arrow);
+	pl_account_set_state(&lease->account, to);
+}
+
+void pl_lease_hold(struct pinlease *lease)
+{
+	if (!lease->holding)
+		lease->file->holds++;
+	lease->holding = true;
+}
+
+void pl_lease_unhold(struct pinlease *lease)
+{
+	if (lease->holding)
+		lease->file->holds--;
+	lease->holding = false;
+}
+
+void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev)
+{
+	ev->gen = pl_account_gen(&lease->account);
+	pl_event_put(&lease->file->env->events, &lease->box, ev);
+}
+
+void pl_lease_queue(struct pinlease *lease, uint64_t due)
+{
+	bool slow = pl_lease_writes_back(lease) || pl_lease_state(lease) == PINLEASE_REVOKED;
+
+	pl_sched_queue(&lease->file->env->sched, &lease->work, due, lease->until_ns, slow);
+}
+
+void pl_lease_activate(struct pinlease *lease)
+{
+	lease->fenced = lease->written = lease->lost = false;
+	lease->gave_up = lease->sync_failed = false;
+	lease->ack_due = false;
+	lease->err = 0;
+	lease->cut = 0;
+	lease->retry_ns = 0;
+	lease->begun = pl_account_begun(&lease->account);
+	lease_set_state(lease, PINLEASE_ACTIVE);
+}
+
+void pl_lease_break(struct pinlease *lease, uint32_t cause, uint64_t until, uint64_t off, uint64_t len)
+{
+	struct pinlease_event ev = { .type = PINLEASE_EV_BREAK, .cause = cause, .off = off, .len = len,
+				     .deadline_ns = until };
+
+	lease->until_ns = until;
+	lease->cause = cause;
+	/* A release is the application's own doing: nobody is told, no ack is waited for. */
+	lease->ack_due = cause && (lease->flags & PINLEASE_L_ACK);
+	lease_set_state(lease, PINLEASE_BREAKING);
+	if (!cause)
+		return;
+	lease->breaks++;
+	pl_lease_emit(lease, &ev);
+}
+
+void pl_lease_close(struct pinlease *lease)
+{
+	lease_set_state(lease, PINLEASE_CLOSED);
+}
+
+static bool lease_drained(struct pinlease *lease)
+{
+	return !lease->ack_due && !pl_account_in_flight(&lease->account);
+}
+
+bool pl_lease_look(struct pinlease *lease, uint64_t now)
+{
+	if (pl_lease_state(lease) != PINLEASE_BREAKING)
+		return false;
+	if (!lease_drained(lease) && now < lease->until_ns)
+		return false;
+	lease_set_state(lease, PINLEASE_FENCING);
+	/* Nothing registered, nothing to write: it is fenced by being marked. */
+	if (!lease->reg_count && !pl_lease_writes_back(lease) && !lease->busy) {
+		lease->cut = pl_account_in_flight(&lease->account);
+		lease->fenced = lease->written = true;
+		pl_lease_unhold(lease);
+	}
+	return true;
+}
+
+void pl_lease_revoke(struct pinlease *lease, bool expired)
+{
+	struct pinlease_event ev = { .type = PINLEASE_EV_REVOKED, .cause = lease->cause, .in_flight = lease->cut };
+	bool lost = lease->lost || expired;
+
+	lease->revoked_ns = pl_sys_now();
+	if (lost) {
+		ev.type = PINLEASE_EV_LOST;
+		ev.err = lease->err ? lease->err : -ETIME;
+		ev.lost_bytes = pl_lease_dirty_bytes(lease);
+		lease->err = ev.err;
+		lease->lost = true;
+	}
+	lease_set_state(lease, lost ? PINLEASE_LOST : PINLEASE_REVOKED);
+	pl_lease_emit(lease, &ev);
+}
+
+/*
+ * The provider refuses to deregister (an application bound windows of its own): the
+ * memory may still be reached. The guard is kept and the attempt repeated; once the
+ * kernel has let the opener on, the lease is LOST and still is tried again.
+ */
+static void lease_dereg_failed(struct pinlease *lease, int err)
+{
+	struct pinlease_file *file = lease->file;
+	struct pinlease_event ev = { .type = PINLEASE_EV_LOST, .cause = lease->cause, .err = err,
+				     .in_flight = lease->cut };
+	uint64_t now = pl_sys_now();
+
+	lease->err = err;
+	lease->retry_ns = pl_min_u64(pl_max_u64(2 * lease->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
+	if (file->state == PL_FILE_BREAKING && now >= file->limit_ns && pl_lease_state(lease) == PINLEASE_FENCING) {
+		lease->lost = true;
+		/* Writing back now would write into somebody else's file. */
+		lease->written = true;
+		lease_set_state(lease, PINLEASE_LOST);
+		ev.lost_bytes = pl_lease_dirty_bytes(lease);
+		pl_lease_emit(lease, &ev);
+		pl_events_wake(&file->env->events);
+	}
+	pl_log_write(&file->env->log, 4, "lease %p: cannot deregister (%d), trying again", (void *)lease, err);
+	pl_sched_queue(&file->env->sched, &lease->work, now + lease->retry_ns, lease->until_ns, false);
+}
+
+/*
+ * The file's side of a lease that is done: the guard may be let go, or, when it is held
+ * and nobody waits (an own change gave up on this lease), it is revoked on its own.
+ */
+static void lease_fence_done(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+
+	pl_lease_unhold(lease);
+	if (file->state != PL_FILE_BREAKING && !lease->waited && pl_lease_state(lease) == PINLEASE_FENCING) {
+		pl_lease_revoke(lease, false);
+		pl_events_wake(&file->env->events);
+		if (pl_lease_wants(lease))
+			pl_file_want(file, pl_sys_now());
+	}
+	pl_file_settle(file);
+}
+
+void pl_lease_fence(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+	int r;
+
+	lease->busy = true;
+	/* A sync stops at its next chunk: it has seen the state. */
+	while (lease->syncers)
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+	lease->cut = pl_account_in_flight(&lease->account);
+	pthread_mutex_unlock(&file->lock);
+	r = pl_lease_unpin(lease);
+	pthread_mutex_lock(&file->lock);
+	if (r) {
+		lease->busy = false;
+		lease_dereg_failed(lease, r);
+	} else {
+		lease->fenced = true;
+		if (!lease->written)
+			pl_lease_write_back(lease);
+		lease->busy = false;
+		lease_fence_done(lease);
+	}
+	pthread_cond_broadcast(&file->cond);
+}
+
+void pl_lease_run(struct pl_work *work)
+{
+	struct pinlease *lease = pl_container(work, struct pinlease, work);
+	struct pinlease_file *file = lease->file;
+	uint64_t now = pl_sys_now();
+
+	pthread_mutex_lock(&file->lock);
+	if (lease->busy) {
+		pthread_mutex_unlock(&file->lock);
+		return;
+	}
+	if (pl_lease_state(lease) == PINLEASE_BREAKING && !pl_lease_look(lease, now))
+		pl_lease_queue(lease, lease->until_ns);
+	switch (pl_lease_state(lease)) {
+	case PINLEASE_REVOKED:
+		if (lease->fenced && file->state == PL_FILE_HELD && pl_lease_wants(lease))
+			pl_lease_restore_step(lease, NULL);
+		/* fall through */
+	case PINLEASE_FENCING:
+	case PINLEASE_LOST:
+		if (!lease->fenced && !lease->busy)
+			pl_lease_fence(lease);
+		else
+			pl_file_settle(file);
+		break;
+	default:
+		break;
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+void pl_lease_poke(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+
+	pthread_mutex_lock(&file->lock);
+	if (pl_lease_look(lease, pl_sys_now())) {
+		if (!lease->fenced)
+			pl_lease_queue(lease, 0);
+		pl_file_settle(file);
+		pthread_cond_broadcast(&file->cond);
+	}
+	pthread_mutex_unlock(&file->lock);
+}
+
+void pl_lease_ack(struct pinlease *lease, uint32_t gen)
+{
+	struct pinlease_file *file = lease->file;
+	bool due;
+
+	pthread_mutex_lock(&file->lock);
+	due = lease->ack_due && gen == pl_account_gen(&lease->account);
+	if (due)
+		lease->ack_due = false;
+	pthread_mutex_unlock(&file->lock);
+	if (due)
+		pl_lease_poke(lease);
+}
+
+void pl_lease_end_late(struct pinlease *lease, uint32_t n, uint32_t gen)
+{
+	pthread_mutex_lock(&lease->file->lock);
+	pl_account_end_late(&lease->account, n, gen);
+	pthread_mutex_unlock(&lease->file->lock);
+	/* Of this generation after all: a thread that had no memory for a counter of its own. */
+	pl_lease_poke(lease);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 4: what happens to files and leases. lease.c owns every state change; the other
+ * files of this layer call it. "Locked" means: called with the file's lock held.
+ */
+#ifndef PL_LEASE_H
+#define PL_LEASE_H
+
+#include "objects.h"
+
+#define PL_BACKOFF_MIN_NS (20 * PL_NS_PER_MS)
+#define PL_BACKOFF_MAX_NS (1000 * PL_NS_PER_MS)
+#define PL_CHUNK_BYTES	  (1u << 20)	 /* of writeback between two looks at the clock */
+#define PL_CHUNK_NS	  (50 * PL_NS_PER_MS)
+
+/* lease.c: the arrows of state.c, the break from mark to let-go */
+void pl_lease_hold(struct pinlease *lease);		/* locked */
+void pl_lease_unhold(struct pinlease *lease);		/* locked */
+void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev); /* locked; type and what belongs to it are set */
+void pl_lease_activate(struct pinlease *lease);		/* locked: INIT, REVOKED, LOST -> ACTIVE */
+void pl_lease_break(struct pinlease *lease, uint32_t cause, uint64_t until, uint64_t off, uint64_t len);
+							/* locked: ACTIVE -> BREAKING; a barrier is due */
+void pl_lease_revoke(struct pinlease *lease, bool expired); /* locked: FENCING -> REVOKED, LOST */
+void pl_lease_close(struct pinlease *lease);		/* locked: -> CLOSED */
+bool pl_lease_look(struct pinlease *lease, uint64_t now); /* locked: BREAKING -> FENCING if it may; true if it did */
+void pl_lease_fence(struct pinlease *lease);		/* locked, dropped inside: unpin, write back */
+void pl_lease_queue(struct pinlease *lease, uint64_t due); /* locked */
+void pl_lease_run(struct pl_work *work);		/* a worker's entry: the lease's next step */
+void pl_lease_poke(struct pinlease *lease);		/* an end, or an ack, may have been the last one */
+void pl_lease_ack(struct pinlease *lease, uint32_t gen);
+void pl_lease_end_late(struct pinlease *lease, uint32_t n, uint32_t gen);
+
+/* file_break.c: the guard's side */
+bool pl_file_mark(struct pinlease_file *file);		/* breaker: is it broken? Marks; true: barrier, then answer */
+void pl_file_answer(struct pinlease_file *file);
+void pl_file_settle(struct pinlease_file *file);	/* locked: lets the guard go if nobody needs it */
+int pl_file_arm(struct pinlease_file *file, uint32_t *reason); /* locked: FREE -> HELD, or stays FREE */
+void pl_file_disarm(struct pinlease_file *file);		/* locked: no leases, about to be closed */
+void pl_file_want(struct pinlease_file *file, uint64_t due);   /* locked: take the guard again then */
+void pl_file_run(struct pl_work *work);			/* a worker's entry: rearm */
+
+/* lease_restore.c */
+bool pl_lease_wants(const struct pinlease *lease);	/* locked: to be restored automatically */
+int pl_lease_prepare(struct pinlease *lease, bool first, struct pinlease_why *why); /* not locked: memory, registrations */
+int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg);
+int pl_lease_unpin(struct pinlease *lease);		/* not locked: every registration; 0: fenced */
+int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why); /* locked, dropped inside */
+int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why);
+void pl_why_set(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err);
+
+/* lease_data.c */
+void pl_lease_write_back(struct pinlease *lease);	/* locked, dropped inside: FENCING, fenced */
+int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len);
+int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len);
+int pl_lease_save(struct pinlease *lease, int fd);
+uint64_t pl_lease_dirty_bytes(struct pinlease *lease);
+
+/* lease_acquire.c, lease_mr.c, lease_release.c */
+int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *opts,
+		     struct pinlease_why *why, struct pinlease **out);
+int pl_reg_init(struct pl_reg *reg, const struct pinlease_backend *backend, void *arg, uint32_t ibv_access,
+		struct ibv_pd *pd);			/* pd: the fork handler learns of its device; NULL: no verbs */
+void pl_reg_fini(struct pl_reg *reg);
+int pl_lease_view(struct pinlease *lease, uint32_t index, struct pinlease_view *view);
+void pl_lease_get_info(struct pinlease *lease, struct pinlease_lease_info *info);
+int pl_lease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_access, uint32_t *index);
+int pl_lease_release(struct pinlease *lease);
+void pl_lease_destroy(struct pinlease *lease);		/* not locked, off every list: memory, slots */
+
+/* file.c, file_change.c */
+int pl_file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opts, struct pinlease_why *why,
+		struct pinlease_file **out);		/* takes over fd on success only */
+int pl_file_close(struct pinlease_file *file);
+void pl_file_put(struct pinlease_file *file);
+int pl_file_truncate(struct pinlease_file *file, uint64_t len);
+int pl_file_allocate(struct pinlease_file *file, int mode, uint64_t off, uint64_t len);
+
+#endif

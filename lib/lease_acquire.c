@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Acquiring a lease, and further registrations of one. */
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "choose.h"
+#include "culprit.h"
+#include "lease.h"
+#include "sys.h"
+
+#define DEADLINE_DEFAULT_MS 5000
+#define LEASE_FLAGS                                                                                          \
+	(PINLEASE_L_ACK | PINLEASE_L_MANUAL | PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD | PINLEASE_L_HOLE_FILL)
+#define IBV_WRITES (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
+
+static int refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
+{
+	pl_why_set(why, stage, reason, 0);
+	return err;
+}
+
+static int acquire_check_opts(const struct pinlease_file *file, const struct pinlease_opts *o, uint32_t access)
+{
+	if (o->mode > PINLEASE_MODE_STAGED || (o->flags & ~LEASE_FLAGS) || (o->pd && o->backend))
+		return -EINVAL;
+	if (o->access && o->access != PINLEASE_READ && o->access != PINLEASE_WRITE)
+		return -EINVAL;
+	if (o->backend && (o->backend->version != PINLEASE_BACKEND_VERSION || o->backend->flags ||
+			   !o->backend->pin || !o->backend->unpin))
+		return -EINVAL;
+	if (o->ibv_access & IBV_ACCESS_ON_DEMAND)
+		return -EINVAL;
+	if (access == PINLEASE_READ && (o->ibv_access & IBV_WRITES))
+		return -EINVAL;
+	if (access == PINLEASE_READ && (o->flags & (PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD)))
+		return -EINVAL;
+	if ((o->flags & PINLEASE_L_HOLE_FILL) && (access == PINLEASE_WRITE || file->access == PINLEASE_READ))
+		return -EINVAL;
+	return 0;
+}
+
+static int acquire_check(const struct pinlease_file *file, uint64_t off, uint64_t len,
+			 const struct pinlease_opts *o, struct pinlease_why *why)
+{
+	uint32_t access = o->access ? o->access : file->access;
+	struct pl_sys_stat st;
+	int r;
+
+	if (acquire_check_opts(file, o, access))
+		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	if (access == PINLEASE_WRITE && file->access == PINLEASE_READ)
+		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_BAD_FD, -EACCES);
+	if (off % file->id.page || (uintptr_t)o->addr % file->id.page)
+		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ALIGNMENT, -EINVAL);
+	r = pl_sys_stat(file->fd, &st);
+	if (r)
+		return refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_BAD_FD, r);
+	if (!len || off > st.size || len > st.size - off)
+		return refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
+	if (file->came_sealed && access == PINLEASE_WRITE && !o->addr)
+		return refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_SEALED, -EPERM);
+	return 0;
+}
+
+/* The guard is held when it returns 0, and kept for this lease. */
+static int acquire_join(struct pinlease_file *file, struct pinlease *lease, struct pinlease_why *why)
+{
+	uint32_t reason = PINLEASE_WHY_BROKEN;
+	int32_t pid = 0;
+	int r = 0;
+
+	pthread_mutex_lock(&file->lock);
+	while (file->changing)
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+	if (file->state == PL_FILE_FREE)
+		r = pl_file_arm(file, &reason);
+	else if (file->state != PL_FILE_HELD)
+		r = -EAGAIN;
+	if (!r) {
+		pl_lease_hold(lease);
+		pl_list_add_tail(&file->leases, &lease->link);
+		pl_range_insert(&file->ranges, &lease->range, lease->off, lease->len);
+	}
+	pthread_mutex_unlock(&file->lock);
+	if (!r)
+		return 0;
+	if (reason == PINLEASE_WHY_OPENER)
+		pl_culprit_find(&file->id, file->fd, &reason, &pid);
+	pl_why_set(why, PINLEASE_AT_GUARD, reason, r);
+	if (why)
+		why->pid = pid;
+	return r;
+}
+
+static void acquire_leave(struct pinlease_file *file, struct pinlease *lease)
+{
+	pthread_mutex_lock(&file->lock);
+	pl_lease_close(lease);
+	pl_list_del(&lease->link);
+	pl_range_remove(&file->ranges, &lease->range);
+	pl_lease_unhold(lease);
+	pl_file_settle(file);
+	pthread_mutex_unlock(&file->lock);
+}
+
+static int overlap_each(void *arg, struct pl_range *node)
+{
+	struct pinlease *lease = arg, *other = pl_container(node, struct pinlease, range);
+
+	return other != lease && (pl_lease_writes_back(lease) || pl_lease_writes_back(other));
+}
+
+/* Sets the mode and looks for overlap in one step, so that of two acquires one sees the other. */
+static int acquire_set_mode(struct pinlease *lease, const struct pl_choice *c)
+{
+	struct pinlease_file *file = lease->file;
+	int r;
+
+	pthread_mutex_lock(&file->lock);
+	lease->mode = c->mode;
+	r = pl_range_each(&file->ranges, lease->off, lease->off + lease->len, overlap_each, lease);
+	if (r)
+		lease->mode = PINLEASE_MODE_AUTO;
+	pthread_mutex_unlock(&file->lock);
+	return r ? -EEXIST : 0;
+}
+
+static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *why)
+{
+	struct pinlease_file *file = lease->file;
+	bool staged = lease->mode == PINLEASE_MODE_STAGED;
+	int r = 0;
+
+	if (addr) {
+		r = pl_filemap_check(addr, lease->off, lease->len, lease->access, &file->id, &lease->map.prot);
+		if (r)
+			return refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MAPPING, r);
+		lease->map.addr = addr;
+		lease->map.len = pl_round_up(lease->len, file->id.page);
+		pl_sys_advise(addr, lease->map.len, MADV_DONTFORK);
+	}
+	if (staged) {
+		r = pl_staged_new(&lease->staged, addr, lease->off, lease->len, file->id.page,
+				  lease->access == PINLEASE_WRITE);
+		lease->map.addr = r ? lease->map.addr : lease->staged.addr;
+	} else if (!addr && file->base.addr) {
+		lease->map.addr = (char *)file->base.addr + lease->off;
+		lease->map.len = pl_round_up(lease->len, file->id.page);
+	} else if (!addr) {
+		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, file->id.page, &lease->map);
+	}
+	if (r)
+		pl_why_set(why, PINLEASE_AT_MAP, PINLEASE_WHY_MEMORY, r);
+	return r;
+}
+
+/* Undoes acquire_map. An application's mapping is as before: the file's, and inherited by children. */
+static void lease_unmap(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+	bool applications = lease->map.len && !lease->map.ours && !file->base.addr;
+
+	if (lease->staged.addr && applications)
+		pl_staged_unmap_back(&lease->staged, file->fd, lease->map.prot);
+	else if (lease->staged.addr)
+		pl_staged_free(&lease->staged);
+	if (applications)
+		pl_sys_advise(lease->map.addr, lease->map.len, MADV_DOFORK);
+	if (lease->map.ours)
+		pl_filemap_free(&lease->map);
+	memset(&lease->map, 0, sizeof(lease->map));
+	memset(&lease->staged, 0, sizeof(lease->staged));
+}
+
+/* A provider that registered a moment ago and now will not let go is given a second; the lease stays then. */
+static int acquire_unpin(struct pinlease *lease)
+{
+	uint64_t until = pl_sys_now() + PL_NS_PER_S;
+	int r;
+
+	do {
+		r = pl_lease_unpin(lease);
+	} while (r && pl_sys_now() < until);
+	return r;
+}
+
+static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const struct pinlease_opts *o,
+		       struct pinlease_why *why)
+{
+	int r = acquire_set_mode(lease, c);
+
+	if (r)
+		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OVERLAP, r);
+	r = acquire_map(lease, o->addr, why);
+	if (r)
+		goto unmap;
+	if (c->backend) {
+		r = pl_reg_init(&lease->first, c->backend, c->arg, o->ibv_access, o->pd);
+		if (r) {
+			pl_why_set(why, PINLEASE_AT_REGISTER, PINLEASE_WHY_MEMORY, r);
+			goto unmap;
+		}
+		lease->reg_count = 1;
+	}
+	lease->iova = o->iova ? o->iova : (uintptr_t)lease->map.addr;
+	r = pl_lease_prepare(lease, true, why);
+	if (!r)
+		return 0;
+	acquire_unpin(lease);
+	if (lease->reg_count)
+		pl_reg_fini(&lease->first);
+	lease->reg_count = 0;
+unmap:
+	lease_unmap(lease);
+	return r;
+}
+
+static int acquire_modes(struct pinlease *lease, const struct pinlease_opts *o, struct pinlease_why *why)
+{
+	struct pinlease_why last = { .stage = PINLEASE_AT_CHECK };
+	uint32_t skipped = o->mode == PINLEASE_MODE_AUTO ? PINLEASE_WHY_BEST : PINLEASE_WHY_ASKED;
+	struct pl_choice c;
+	unsigned int i;
+	int r = -EOPNOTSUPP;
+
+	for (i = 0; pl_choose(lease->file, lease->access, o, i, &c); i++) {
+		last = (struct pinlease_why){ .stage = PINLEASE_AT_CHECK, .reason = c.reason, .mode = c.mode };
+		r = c.err ? c.err : acquire_try(lease, &c, o, &last);
+		if (!r) {
+			lease->mode_reason = skipped;
+			return 0;
+		}
+		if (!pl_choose_goes_on(r, last.reason))
+			break;
+		/* "No ODP here" must not hide that the pin was refused. */
+		if (skipped == PINLEASE_WHY_BEST || last.reason == PINLEASE_WHY_DATA_CHECK)
+			skipped = last.reason;
+	}
+	last.mode = c.mode;
+	last.guard = lease->file->guard.ops->kind;
+	if (why)
+		*why = last;
+	return r;
+}
+
+static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *o,
+		     struct pinlease **out)
+{
+	struct pinlease *lease = pl_sys_alloc(sizeof(*lease));
+	int r;
+
+	if (!lease)
+		return -ENOMEM;
+	r = pl_account_init(&lease->account);
+	if (r) {
+		pl_sys_free(lease);
+		return r;
+	}
+	lease->file = file;
+	lease->user = o->user;
+	lease->off = off;
+	lease->len = len;
+	lease->deadline_ns = (o->deadline_ms ? o->deadline_ms : DEADLINE_DEFAULT_MS) * PL_NS_PER_MS;
+	lease->restore_ns = o->restore_ms * PL_NS_PER_MS;
+	lease->flags = o->flags;
+	lease->access = o->access ? o->access : file->access;
+	lease->regs = &lease->first;
+	pl_list_init(&lease->link);
+	pl_event_box_init(&lease->box);
+	pl_work_init(&lease->work, pl_lease_run);
+	*out = lease;
+	return 0;
+}
+
+void pl_lease_destroy(struct pinlease *lease)
+{
+	uint32_t i;
+
+	lease_unmap(lease);
+	for (i = 0; i < lease->reg_count; i++)
+		pl_reg_fini(&lease->regs[i]);
+	if (lease->regs != &lease->first)
+		pl_sys_free(lease->regs);
+	pl_account_fini(&lease->account);
+	pl_sys_free(lease);
+}
+
+int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *o,
+		     struct pinlease_why *why, struct pinlease **out)
+{
+	struct pinlease *lease;
+	bool broken;
+	int r;
+
+	r = acquire_check(file, off, len, o, why);
+	if (r)
+		return r;
+	r = lease_new(file, off, len, o, &lease);
+	if (r)
+		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_MEMORY, r);
+	r = acquire_join(file, lease, why);
+	if (r) {
+		pl_lease_destroy(lease);
+		return r;
+	}
+	r = acquire_modes(lease, o, why);
+	if (!r && lease->now_len < len) {
+		r = refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
+		acquire_unpin(lease);
+	}
+	if (r)
+		goto leave;
+	pthread_mutex_lock(&file->lock);
+	broken = file->state != PL_FILE_HELD;
+	if (!broken)
+		pl_lease_activate(lease);
+	pthread_mutex_unlock(&file->lock);
+	if (!broken) {
+		*out = lease;
+		return 0;
+	}
+	acquire_unpin(lease);
+	r = refuse(why, PINLEASE_AT_GUARD, PINLEASE_WHY_BROKEN, -EAGAIN);
+leave:
+	acquire_leave(file, lease);
+	pl_lease_destroy(lease);
+	return r;
+}

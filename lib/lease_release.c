@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Giving a lease back: the way of a break, walked by the caller's own thread. */
+#include <errno.h>
+
+#include "lease.h"
+#include "sys.h"
+
+/* How long a provider that refuses to deregister is asked again before release gives up. */
+#define DEREG_PATIENCE_NS PL_NS_PER_S
+
+/* One attempt to fence; false: not fenced, and time is up. Locked. */
+static bool release_fence(struct pinlease *lease, uint64_t until)
+{
+	struct pinlease_file *file = lease->file;
+	uint64_t now;
+
+	pl_lease_fence(lease);
+	if (lease->fenced)
+		return true;
+	now = pl_sys_now();
+	if (now >= until)
+		return false;
+	pl_sys_cond_wait(&file->cond, &file->lock, now + lease->retry_ns);
+	return true;
+}
+
+/* Locked. Until nothing of ours reaches the memory; 0, or what dereg says. */
+static int release_drain(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+	uint64_t patience = PL_NEVER;
+
+	for (;;) {
+		if (lease->busy) {
+			pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+		} else if (pl_lease_state(lease) == PINLEASE_BREAKING) {
+			if (!pl_lease_look(lease, pl_sys_now()))
+				pl_sys_cond_wait(&file->cond, &file->lock, lease->until_ns);
+		} else if (lease->fenced) {
+			return 0;
+		} else {
+			if (patience == PL_NEVER)
+				patience = pl_sys_now() + DEREG_PATIENCE_NS;
+			if (!release_fence(lease, patience))
+				return lease->err;
+		}
+	}
+}
+
+/* Locked. It cannot go yet: it stays, LOST, for pinlease_save or another release. */
+static int release_refuse(struct pinlease *lease, int err)
+{
+	lease->releasing = lease->waited = false;
+	if (pl_lease_state(lease) == PINLEASE_FENCING)
+		pl_lease_revoke(lease, true);
+	pl_events_wake(&lease->file->env->events);
+	return err;
+}
+
+int pl_lease_release(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+	bool was_lost;
+
+	pthread_mutex_lock(&file->lock);
+	lease->releasing = lease->waited = true;
+	while (lease->busy)
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+	was_lost = pl_lease_state(lease) == PINLEASE_LOST;
+	if (pl_lease_state(lease) == PINLEASE_ACTIVE) {
+		pl_lease_break(lease, 0, pl_sys_now() + lease->deadline_ns, 0, lease->now_len);
+		pl_account_barrier();
+	}
+	if (release_drain(lease)) {
+		release_refuse(lease, -EBUSY);
+		pthread_mutex_unlock(&file->lock);
+		return -EBUSY;
+	}
+	if (lease->lost && !was_lost) {
+		int err = release_refuse(lease, lease->err);
+
+		pthread_mutex_unlock(&file->lock);
+		return err;
+	}
+	pl_lease_close(lease);
+	pl_list_del(&lease->link);
+	pl_range_remove(&file->ranges, &lease->range);
+	pl_lease_unhold(lease);
+	pl_file_settle(file);
+	pthread_mutex_unlock(&file->lock);
+	pl_sched_cancel(&file->env->sched, &lease->work);
+	pl_event_purge(&file->env->events, &lease->box);
+	pl_lease_destroy(lease);
+	return 0;
+}

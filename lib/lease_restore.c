@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Making the memory of a lease and its registrations, for the first time or again. */
+#include <errno.h>
+#include <stddef.h>
+
+#include "lease.h"
+#include "sys.h"
+
+void pl_why_set(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
+{
+	if (!why)
+		return;
+	why->stage = stage;
+	why->reason = reason;
+	why->sys_errno = err < 0 ? -err : err;
+}
+
+bool pl_lease_wants(const struct pinlease *lease)
+{
+	return pl_lease_state((struct pinlease *)(uintptr_t)lease) == PINLEASE_REVOKED && !lease->releasing &&
+	       !lease->gave_up && !lease->waited && !(lease->flags & PINLEASE_L_MANUAL);
+}
+
+/* Given to what allocates and fills: stop when the guard is being broken. */
+static bool lease_stop(void *arg)
+{
+	struct pinlease *lease = arg;
+	struct pinlease_file *file = lease->file;
+	bool stop;
+
+	pthread_mutex_lock(&file->lock);
+	stop = file->state != PL_FILE_HELD;
+	pthread_mutex_unlock(&file->lock);
+	return stop;
+}
+
+static int pin_reason(int err, uint32_t mode)
+{
+	if (err == -ENOMEM)
+		return pl_sys_memlock_limit() == UINT64_MAX ? PINLEASE_WHY_MEMORY : PINLEASE_WHY_MEMLOCK;
+	return mode == PINLEASE_MODE_ODP ? PINLEASE_WHY_NO_ODP : PINLEASE_WHY_PIN_REFUSED;
+}
+
+int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
+{
+	struct pinlease_pin pin = {
+		.size = sizeof(pin),
+		.addr = lease->map.addr,
+		.len = lease->now_len,
+		.iova = lease->iova,
+		.file_off = lease->off,
+		.access = lease->access,
+		.mode = lease->mode,
+		.ibv_access = reg->ibv_access,
+		.gen = pl_account_gen(&lease->account) + (pl_lease_state(lease) == PINLEASE_REVOKED ||
+						    pl_lease_state(lease) == PINLEASE_LOST),
+	};
+	int r;
+
+	reg->handle = (struct pinlease_handle){ .size = sizeof(reg->handle) };
+	r = reg->backend->pin(reg->arg, &pin, &reg->handle);
+	reg->live = !r;
+	return r;
+}
+
+int pl_lease_unpin(struct pinlease *lease)
+{
+	struct pinlease_pin pin = { .size = sizeof(pin), .addr = lease->map.addr, .len = lease->now_len,
+				    .iova = lease->iova, .file_off = lease->off, .access = lease->access,
+				    .mode = lease->mode };
+	int r = 0, one;
+	uint32_t i;
+
+	for (i = 0; i < lease->reg_count; i++) {
+		if (!lease->regs[i].live)
+			continue;
+		one = lease->regs[i].backend->unpin(lease->regs[i].arg, &lease->regs[i].handle);
+		lease->regs[i].live = one != 0;
+		if (one)
+			r = one;
+		else if (lease->regs[i].backend->dirty && lease->mode != PINLEASE_MODE_STAGED)
+			lease->regs[i].backend->dirty(lease->regs[i].arg, &pin);
+	}
+	return r;
+}
+
+static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *why)
+{
+	struct pl_fill_error at = { 0 };
+	bool holes = lease->flags & PINLEASE_L_HOLE_FILL;
+	/* What only the CPU reads through the mapping needs no pages beforehand, and holes do it no harm. */
+	bool needs_pages = lease->access == PINLEASE_WRITE ||
+			   (lease->mode != PINLEASE_MODE_STAGED && lease->reg_count);
+	int r = 0;
+
+	if (needs_pages)
+		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len,
+				       lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr, lease->access,
+				       &lease->file->id, holes, lease_stop, lease, &at);
+	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
+		lease->staged.len = lease->now_len;
+		/* After a restore the file is the truth, also for who asked for no filling at first. */
+		if (!first || !(lease->flags & PINLEASE_L_FILL_NONE))
+			r = pl_staged_fill(&lease->staged, lease->file->fd, lease_stop, lease, &at);
+	}
+	if (r)
+		pl_why_set(why, at.stage, at.reason, at.sys_errno);
+	return r;
+}
+
+/* Whoever else has the file may have changed its size while nobody of us looked. */
+static int lease_size(struct pinlease *lease, struct pinlease_why *why)
+{
+	struct pl_sys_stat st;
+	int r = pl_sys_stat(lease->file->fd, &st);
+
+	if (!r && st.size <= lease->off)
+		r = -ENODATA;
+	if (r) {
+		pl_why_set(why, PINLEASE_AT_SIZE, r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_BAD_FD, r);
+		return r;
+	}
+	lease->now_len = pl_min_u64(lease->len, st.size - lease->off);
+	return 0;
+}
+
+int pl_lease_prepare(struct pinlease *lease, bool first, struct pinlease_why *why)
+{
+	uint32_t i;
+	int r;
+
+	r = lease_size(lease, why);
+	if (!r)
+		r = lease_fill(lease, first, why);
+	if (r)
+		return r;
+	for (i = 0; i < lease->reg_count; i++) {
+		r = pl_lease_pin(lease, &lease->regs[i]);
+		if (r) {
+			pl_why_set(why, PINLEASE_AT_REGISTER, (uint32_t)pin_reason(r, lease->mode), r);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static void restore_emit(struct pinlease *lease, int err)
+{
+	struct pinlease_event ev = { .type = err ? PINLEASE_EV_RESTORE_FAILED : PINLEASE_EV_RESTORED,
+				     .err = err, .len = err ? 0 : lease->now_len };
+
+	pl_lease_emit(lease, &ev);
+	pl_events_wake(&lease->file->env->events);
+}
+
+/*
+ * The guard is held; lease is REVOKED, or LOST and restored by hand. When a break comes
+ * in the middle, what was registered is fenced again before the guard is let go, since
+ * the lease is holding all the while.
+ */
+int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why)
+{
+	struct pinlease_file *file = lease->file;
+	int r;
+
+	lease->busy = true;
+	pl_lease_hold(lease);
+	pthread_mutex_unlock(&file->lock);
+	r = pl_lease_prepare(lease, false, why);
+	pthread_mutex_lock(&file->lock);
+	lease->busy = false;
+	if (!r && file->state != PL_FILE_HELD) {
+		pl_why_set(why, PINLEASE_AT_GUARD, PINLEASE_WHY_BROKEN, -EAGAIN);
+		r = -EAGAIN;
+	}
+	if (!r) {
+		r = pl_account_next_gen(&lease->account);
+		if (r)
+			pl_why_set(why, PINLEASE_AT_REGISTER, PINLEASE_WHY_MEMORY, r);
+	}
+	if (!r) {
+		if (lease->staged.dirty)
+			pl_staged_clean(&lease->staged);
+		pl_lease_activate(lease);
+		restore_emit(lease, 0);
+	} else {
+		lease->fenced = false;
+		lease->written = true;
+		if (r != -EAGAIN) {
+			lease->gave_up = true;
+			lease->err = r;
+			restore_emit(lease, r);
+		}
+		pl_lease_fence(lease);
+		/* Broken in the middle: the let-go has seen no lease that wanted to come back, perhaps. */
+		if (file->state == PL_FILE_FREE && pl_lease_wants(lease))
+			pl_file_want(file, pl_sys_now() + file->backoff_ns);
+	}
+	pthread_cond_broadcast(&file->cond);
+	return r;
+}
+
+/* Locked. By hand: the application decides when, no back-off. */
+static int restore_by_hand(struct pinlease *lease, struct pinlease_why *why)
+{
+	struct pinlease_file *file = lease->file;
+	uint32_t reason = PINLEASE_WHY_BROKEN;
+	int r = 0;
+
+	if (!lease->fenced) {
+		pl_why_set(why, PINLEASE_AT_REGISTER, PINLEASE_WHY_DEREG, lease->err);
+		return -EBUSY;
+	}
+	if (file->state == PL_FILE_FREE) {
+		r = pl_file_arm(file, &reason);
+		if (!r)
+			pl_file_want(file, pl_sys_now());
+	} else if (file->state != PL_FILE_HELD) {
+		r = -EAGAIN;
+	}
+	if (r) {
+		pl_why_set(why, PINLEASE_AT_GUARD, reason, r);
+		return r;
+	}
+	lease->gave_up = false;
+	return pl_lease_restore_step(lease, why);
+}
+
+int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why)
+{
+	struct pinlease_file *file = lease->file;
+	int r;
+
+	pthread_mutex_lock(&file->lock);
+	while (lease->busy)
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+	switch (pl_lease_state(lease)) {
+	case PINLEASE_ACTIVE:
+		r = 0;
+		break;
+	case PINLEASE_REVOKED:
+	case PINLEASE_LOST:
+		r = restore_by_hand(lease, why);
+		break;
+	default:
+		pl_why_set(why, PINLEASE_AT_GUARD, PINLEASE_WHY_STATE, 0);
+		r = -EAGAIN;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return r;
+}

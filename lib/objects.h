@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 3: the objects. Who protects what:
+ *
+ *   file->lock	the guard's state, every member of the file and of its leases below
+ *		"file's lock", and each change of a lease's word. Held for moments: never
+ *		over a verbs call, file I/O, or waiting (the condition variable apart).
+ *   account	the word is read without a lock by dma_begin and dma_end (account.h).
+ *   constant	set before the object can be reached by another thread.
+ *
+ * Lock order: registry -> file -> { sched, events, accounts, forkguard }, one at a time.
+ *
+ * A lease is worked on by one thread at a time (busy), which drops the lock for what
+ * may block; others wait on file->cond. A lease that the guard must be kept for
+ * is holding: it is being acquired or restored, or ACTIVE, BREAKING, or FENCING and not
+ * fenced and written back yet. The guard is let go when holds is 0.
+ */
+#ifndef PL_OBJECTS_H
+#define PL_OBJECTS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <pinlease.h>
+#include <pinlease/backend.h>
+
+#include "account.h"
+#include "events.h"
+#include "fileid.h"
+#include "filemap.h"
+#include "forkguard.h"
+#include "guard.h"
+#include "log.h"
+#include "range.h"
+#include "registry.h"
+#include "sched.h"
+#include "staged.h"
+#include "state.h"
+
+/* What files and leases need of their ctx. */
+struct pl_env {
+	struct pl_sched sched;
+	struct pl_event_queue events;
+	struct pl_registry registry;
+	struct pl_log log;
+	int signo;
+	pid_t breaker_tid;
+	uint32_t fork_gen;
+	_Atomic uint64_t break_time_ns;	/* fs.lease-break-time as last read by the slow pass; PL_NEVER: 0, never */
+};
+
+struct pinlease_file {
+	struct pl_registered registered;	/* the fd, the references */
+	struct pl_fork_file fork;
+	struct pl_env *env;			/* constant, with what follows */
+	struct pl_fileid id;
+	uint32_t access, flags;
+	int fd, anchor;				/* anchor -1: none */
+	struct pl_map base;			/* seal: the whole file, mapped before it was sealed */
+	bool came_sealed;
+
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct pl_guard guard;			/* file's lock, with what follows */
+	enum pl_file_state state;
+	struct pl_list leases;
+	struct pl_range_tree ranges;
+	uint32_t holds;
+	bool changing;				/* a layout change of our own is under way */
+	uint32_t cause;				/* of the pending break */
+	uint64_t unbroken_ns;			/* when the guard was last seen held and unbroken */
+	uint64_t break_ns;			/* when the pending break was noticed */
+	uint64_t limit_ns;			/* the kernel lets the opener on not before this */
+	uint64_t armed_ns, backoff_ns;
+	struct pl_work work;			/* takes the guard again */
+};
+
+struct pl_reg {
+	const struct pinlease_backend *backend;	/* constant */
+	void *arg;
+	uint32_t ibv_access;
+	struct pinlease_handle handle;		/* valid while live */
+	int device_fd;				/* the verbs device the fork handler knows, or -1 */
+	bool live;
+};
+
+struct pinlease {
+	struct pl_account account;
+	struct pinlease_file *file;		/* constant, with what follows */
+	void *user;
+	uint64_t off, len;			/* as acquired */
+	uint64_t iova;
+	uint64_t deadline_ns, restore_ns;	/* durations; restore 0: never given up */
+	uint32_t flags, access;
+	uint32_t mode, mode_reason;
+	struct pl_map map;			/* the file's pages, or what was there before staged memory */
+	struct pl_staged staged;
+	struct pl_list link;			/* file's lock, with what follows */
+	struct pl_range range;
+	struct pl_event_box box;
+	struct pl_work work;
+	struct pl_reg *regs, first;		/* regs is &first, or allocated by mr_add */
+	uint32_t reg_count, syncers;
+	uint64_t now_len;			/* of this generation: shorter after the file has shrunk */
+	uint64_t until_ns;			/* BREAKING: the deadline */
+	uint64_t revoked_ns;
+	uint64_t retry_ns;			/* between attempts to deregister */
+	uint64_t breaks;
+	uint32_t begun;				/* the account's begins when this generation started */
+	uint32_t cut;				/* in flight when fenced */
+	uint32_t cause;
+	int err;				/* what makes it LOST, or failed the restore */
+	bool holding, busy, ack_due;
+	bool fenced;				/* nothing of ours reaches the memory */
+	bool written;				/* FENCING: and what it wrote is in the file, or lost is set */
+	bool lost;
+	bool sync_failed;
+	bool waited;				/* a release or own change takes it on from FENCING */
+	bool releasing, gave_up;
+};
+
+static inline bool pl_env_forked(const struct pl_env *env)
+{
+	return pl_unlikely(env->fork_gen != pl_fork_generation());
+}
+
+static inline enum pinlease_state pl_lease_state(struct pinlease *lease)
+{
+	return pl_account_state(&lease->account);
+}
+
+/* Staged memory that somebody writes: there may be something to write back. */
+static inline bool pl_lease_writes_back(const struct pinlease *lease)
+{
+	return lease->mode == PINLEASE_MODE_STAGED && lease->access == PINLEASE_WRITE;
+}
+
+#endif

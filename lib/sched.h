@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Layer 1: what is to be done when. Work items are embedded in leases and files, so
+ * queueing one allocates nothing; an item waits in one heap until it is due, then
+ * in another one for a worker, earliest deadline first. Items that may take long
+ * (writeback, filling) are marked slow: they never get all the workers.
+ */
+#ifndef PL_SCHED_H
+#define PL_SCHED_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "heap.h"
+
+struct pl_work {
+	struct pl_heap_node node;
+	uint64_t deadline;
+	void (*run)(struct pl_work *work);
+	uint64_t again;		/* queued while it ran: due then; PL_NEVER: not */
+	bool slow, ready, running, cancelled;
+	bool again_slow;
+};
+
+struct pl_sched {
+	pthread_mutex_t lock;	/* leaf; protects everything here and in queued items */
+	pthread_cond_t wake, idle;
+	struct pl_heap waiting, quick, slow;
+	unsigned int workers, slow_running;
+	bool stop;
+};
+
+int pl_sched_init(struct pl_sched *s, unsigned int workers);
+void pl_sched_fini(struct pl_sched *s);
+void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work));
+/*
+ * Run work at due (ns, 0: now), earliest deadline first. Queued again before it ran, the
+ * earlier due wins; queued while it runs, it runs once more.
+ */
+void pl_sched_queue(struct pl_sched *s, struct pl_work *work, uint64_t due, uint64_t deadline, bool slow);
+/* Not queued any more, and not running unless it is the caller that runs it; for good. May block; no lock held. */
+void pl_sched_cancel(struct pl_sched *s, struct pl_work *work);
+/* A worker's life: runs items until pl_sched_stop. */
+void pl_sched_work(struct pl_sched *s);
+void pl_sched_stop(struct pl_sched *s);
+
+#endif
