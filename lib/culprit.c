@@ -14,8 +14,8 @@
 struct search {
 	const struct pl_fileid *id;
 	int our_fd;
-	bool writers;	 /* a read lease stands beside readers: only who may write is in its way */
-	pid_t self, pid; /* pid: whose fds are looked at */
+	bool writers;		/* a read lease stands beside readers: only who may write is in its way */
+	pid_t self, pid;	/* pid: whose fds are looked at */
 };
 
 static bool flags_conflict(const struct search *s, int flags)
@@ -93,7 +93,7 @@ static int own_mapping_each(void *arg, const struct pl_sys_mapping *m)
  */
 void pl_culprit_find(const struct pl_fileid *id, int our_fd, uint32_t *reason, int32_t *pid)
 {
-	struct search s = {.id = id, .our_fd = our_fd, .self = pl_sys_pid()};
+	struct search s = { .id = id, .our_fd = our_fd, .self = pl_sys_pid() };
 	int flags = pl_sys_get_flags(our_fd);
 
 	s.writers = flags >= 0 && (flags & O_ACCMODE) == O_RDONLY;

@@ -32,7 +32,7 @@ int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, uint64_t
 
 	r = map_shared(fd, off, size, prot, &addr);
 	if (!r)
-		*map = (struct pl_map){.addr = addr, .len = size, .ours = true, .prot = prot};
+		*map = (struct pl_map){ .addr = addr, .len = size, .ours = true, .prot = prot };
 	return r;
 }
 
@@ -40,7 +40,7 @@ void pl_filemap_free(struct pl_map *map)
 {
 	if (map->ours)
 		pl_sys_unmap(map->addr, map->len);
-	*map = (struct pl_map){.addr = NULL};
+	*map = (struct pl_map){ .addr = NULL };
 }
 
 /*
@@ -59,8 +59,8 @@ bool pl_filemap_is(const struct pl_sys_mapping *m, const struct pl_fileid *id)
 
 struct check {
 	const struct pl_fileid *id;
-	uint64_t at, end; /* what is not checked yet */
-	uint64_t off;	  /* the file's, of at */
+	uint64_t at, end;	/* what is not checked yet */
+	uint64_t off;		/* the file's, of at */
 	int need, prot;
 };
 
@@ -117,8 +117,9 @@ struct fill {
 
 static int fill_fail(const struct fill *f, uint32_t reason, int sys_errno, int err)
 {
-	*f->at = (struct pl_fill_error){
-		.stage = PINLEASE_AT_ALLOCATE, .reason = reason, .sys_errno = -sys_errno};
+	f->at->stage = PINLEASE_AT_ALLOCATE;
+	f->at->reason = reason;
+	f->at->sys_errno = -sys_errno;
 	return err;
 }
 
@@ -211,23 +212,20 @@ static int fill_check_hole(const struct fill *f, uint64_t off, uint64_t len, boo
 static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *addr, uint32_t access,
 		      bool fill_holes)
 {
-	int r;
+	int advice = access == PINLEASE_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ, r;
 
 	if (access == PINLEASE_WRITE)
 		r = fill_allocate(f, off, len);
 	else
 		r = fill_check_hole(f, off, len, fill_holes);
-	if (r || !addr)
-		return r;
-	return fill_populate(f, addr, len,
-			     access == PINLEASE_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+	return r || !addr ? r : fill_populate(f, addr, len, advice);
 }
 
 int pl_filemap_prepare(int fd, uint64_t off, uint64_t len, void *addr, uint32_t access,
 		       const struct pl_fileid *id, bool fill_holes, bool (*stop)(void *arg), void *arg,
 		       struct pl_fill_error *at)
 {
-	struct fill f = {.fd = fd, .id = id, .stop = stop, .arg = arg, .at = at};
+	struct fill f = { .fd = fd, .id = id, .stop = stop, .arg = arg, .at = at };
 	uint64_t done, n;
 	int r = 0;
 

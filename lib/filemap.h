@@ -13,7 +13,7 @@
 struct pl_map {
 	void *addr;
 	size_t len;
-	bool ours; /* to be unmapped by us */
+	bool ours;		/* to be unmapped by us */
 	int prot;
 };
 
@@ -23,12 +23,10 @@ struct pl_fill_error {
 	int sys_errno;
 };
 
-/* Maps off..off+len shared, len rounded up to page; not inherited by children. On failure map is as it was.
- */
+/* Maps off..off+len shared, len rounded up to page; not inherited by children. */
 int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, uint64_t page, struct pl_map *map);
 void pl_filemap_free(struct pl_map *map);
-/* Are these bytes of the process a shared mapping of off..off+len of the file, as the access needs? 0,
- * -EINVAL. */
+/* Is this memory a shared mapping of off..off+len of the file, as the access needs? 0 and *prot, -EINVAL. */
 int pl_filemap_check(const void *addr, uint64_t off, uint64_t len, uint32_t access,
 		     const struct pl_fileid *id, int *prot);
 /* Is it a mapping of this file? */

@@ -12,7 +12,7 @@ struct fork_device {
 	struct pl_list link;
 	int cmd_fd, async_fd;
 	unsigned int users;
-	uint64_t dev, ino; /* of the device file, as /proc/self/maps names it */
+	uint64_t dev, ino;	/* of the device file, as /proc/self/maps names it */
 };
 
 uint32_t pl_fork_generation_now;
@@ -24,8 +24,8 @@ static struct {
 	bool setup;
 } guard = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.files = {&guard.files, &guard.files},
-	.devices = {&guard.devices, &guard.devices},
+	.files = { &guard.files, &guard.files },
+	.devices = { &guard.devices, &guard.devices },
 };
 
 static int fork_keep_mapping(void *arg, const struct pl_sys_mapping *m)
@@ -34,7 +34,7 @@ static int fork_keep_mapping(void *arg, const struct pl_sys_mapping *m)
 	struct pl_list *pos;
 
 	(void)arg;
-	pl_list_for_each (pos, &guard.devices) {
+	pl_list_for_each(pos, &guard.devices) {
 		d = pl_container(pos, struct fork_device, link);
 		if (m->dev == d->dev && m->ino == d->ino)
 			pl_sys_advise((void *)(uintptr_t)m->start, m->end - m->start, MADV_DONTFORK);
@@ -67,7 +67,7 @@ static void fork_drop_devices(void)
 	struct pl_list *pos, *tmp;
 	struct fork_device *d;
 
-	pl_list_for_each_safe (pos, tmp, &guard.devices) {
+	pl_list_for_each_safe(pos, tmp, &guard.devices) {
 		d = pl_container(pos, struct fork_device, link);
 		fork_drop_device_fd(null_fd, d->cmd_fd);
 		fork_drop_device_fd(null_fd, d->async_fd);
@@ -85,7 +85,7 @@ static void fork_child(void)
 
 	if (!pl_list_empty(&guard.devices))
 		fork_drop_devices();
-	pl_list_for_each_safe (pos, tmp, &guard.files) {
+	pl_list_for_each_safe(pos, tmp, &guard.files) {
 		file = pl_container(pos, struct pl_fork_file, link);
 		pl_sys_close(file->fd);
 		if (file->anchor >= 0)
@@ -128,7 +128,7 @@ static struct fork_device *device_find(int cmd_fd)
 {
 	struct pl_list *pos;
 
-	pl_list_for_each (pos, &guard.devices)
+	pl_list_for_each(pos, &guard.devices)
 		if (pl_container(pos, struct fork_device, link)->cmd_fd == cmd_fd)
 			return pl_container(pos, struct fork_device, link);
 	return NULL;
@@ -145,8 +145,9 @@ static int device_new(int cmd_fd, int async_fd)
 	d = pl_sys_alloc(sizeof(*d));
 	if (!d)
 		return -ENOMEM;
-	*d = (struct fork_device){
-		.cmd_fd = cmd_fd, .async_fd = async_fd, .users = 1, .dev = st.dev, .ino = st.ino};
+	*d = (struct fork_device){ .cmd_fd = cmd_fd, .async_fd = async_fd, .users = 1 };
+	d->dev = st.dev;
+	d->ino = st.ino;
 	pl_list_add_tail(&guard.devices, &d->link);
 	return 0;
 }

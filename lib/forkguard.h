@@ -22,7 +22,7 @@
 
 struct pl_fork_file {
 	struct pl_list link;
-	int fd, anchor; /* anchor -1: none */
+	int fd, anchor;		/* anchor -1: none */
 };
 
 /* One more in every child. An object made in another generation belongs to the parent. */

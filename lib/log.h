@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Layer 0: messages for people. Levels are those of syslog(3): 3 error, 4 warning, 6 information, 7
- * debugging. */
+/* Layer 0: messages for people. Levels are those of syslog(3): 3 error, 4 warning, 6 information, 7 debug. */
 #ifndef PL_LOG_H
 #define PL_LOG_H
 
 struct pl_log {
-	void (*fn)(void *arg, int level, const char *msg); /* NULL: nobody listens */
+	void (*fn)(void *arg, int level, const char *msg);	/* NULL: nobody listens */
 	void *arg;
 };
 

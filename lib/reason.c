@@ -7,7 +7,7 @@
 #define REASONS(X)                                                                                           \
 	X(NONE, "no reason is known")                                                                        \
 	X(ARGUMENT, "a pointer, flag, number or combination of them is not legal here")                      \
-	X(OPTS_SIZE, "the size member of a structure is not sizeof, or the program is newer than the library") \
+	X(OPTS_SIZE, "a structure's size member is not its sizeof, or the library is older than the program") \
 	X(ALIGNMENT, "the offset or the address is not a multiple of the file's page size")                  \
 	X(RANGE, "the range is empty or ends beyond the end of the file")                                    \
 	X(OVERLAP, "the range overlaps another lease, and one of the two is staged for writing")             \
@@ -42,7 +42,7 @@
 	X(NO_SEALS, "not a memfd, or one made without MFD_ALLOW_SEALING")                                    \
 	X(STAGED_SEALED, "staged memory could not be written back to a sealed file")                         \
 	X(DEREG, "the driver refuses to deregister: are memory windows bound to the region?")                \
-	X(EXPIRED, "the kernel's lease-break-time was over before the device was stopped or the data written") \
+	X(EXPIRED, "lease-break-time was over before the device was stopped or the data written")            \
 	X(SHRUNK, "the file now ends before the range")                                                      \
 	X(BEST, "the device reaches the file's own pages; nothing better exists")                            \
 	X(ASKED, "it was asked for by name")

@@ -9,7 +9,7 @@
 
 void pl_registry_init(struct pl_registry *reg)
 {
-	*reg = (struct pl_registry){.by_fd = NULL};
+	*reg = (struct pl_registry){ .by_fd = NULL };
 	pthread_mutex_init(&reg->lock, NULL);
 	pl_list_init(&reg->objects);
 }
@@ -109,7 +109,7 @@ bool pl_registry_put(struct pl_registry *reg, struct pl_registered *obj)
 /* A cursor (fd -1) stands in the list while the lock is dropped, so it cannot lose its place. */
 void pl_registry_each(struct pl_registry *reg, void (*fn)(void *arg, struct pl_registered *obj), void *arg)
 {
-	struct pl_registered cursor = {.fd = -1}, *obj;
+	struct pl_registered cursor = { .fd = -1 }, *obj;
 	struct pl_list *next;
 
 	pthread_mutex_lock(&reg->lock);

@@ -20,7 +20,7 @@ struct pl_registered {
 };
 
 struct pl_registry {
-	pthread_mutex_t lock; /* protects everything here and in the objects; first in the lock order */
+	pthread_mutex_t lock;	/* protects everything here and in the objects; first in the lock order */
 	struct pl_registered **by_fd;
 	size_t cap, count;
 	struct pl_list objects;

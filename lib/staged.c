@@ -31,12 +31,9 @@ int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t l
 		pl_sys_free(dirty);
 		return r;
 	}
-	*s = (struct pl_staged){.addr = at,
-				.len = len,
-				.map_len = map_len,
-				.file_off = file_off,
-				.page = page,
-				.dirty = dirty};
+	*s = (struct pl_staged){ .addr = at, .len = len, .map_len = map_len, .file_off = file_off };
+	s->page = page;
+	s->dirty = dirty;
 	/* Registered memory that a child shares copy-on-write would part from what the device reaches. */
 	r = pl_sys_advise(at, map_len, MADV_DONTFORK);
 	if (r && !addr)
@@ -50,7 +47,7 @@ int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t l
 static void staged_forget(struct pl_staged *s)
 {
 	pl_sys_free((void *)s->dirty);
-	*s = (struct pl_staged){.addr = NULL};
+	*s = (struct pl_staged){ .addr = NULL };
 }
 
 void pl_staged_free(struct pl_staged *s)
@@ -71,7 +68,9 @@ int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot)
 
 static int fill_fail(struct pl_fill_error *at, uint32_t reason, int sys_errno, int err)
 {
-	*at = (struct pl_fill_error){.stage = PINLEASE_AT_FILL, .reason = reason, .sys_errno = -sys_errno};
+	at->stage = PINLEASE_AT_FILL;
+	at->reason = reason;
+	at->sys_errno = -sys_errno;
 	return err;
 }
 

@@ -17,11 +17,11 @@
 
 struct pl_staged {
 	void *addr;
-	uint64_t len; /* bytes in use: may become less than was asked for */
+	uint64_t len;			/* bytes in use: may become less than was asked for */
 	uint64_t map_len;
 	uint64_t file_off;
 	uint64_t page;
-	_Atomic uint64_t *dirty; /* a bit a page; NULL: read-only */
+	_Atomic uint64_t *dirty;	/* a bit a page; NULL: read-only */
 };
 
 /*

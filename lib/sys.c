@@ -32,7 +32,7 @@ static ssize_t sys_ret_size(ssize_t r)
 
 static struct timespec sys_timespec(uint64_t ns)
 {
-	return (struct timespec){.tv_sec = (time_t)(ns / PL_NS_PER_S), .tv_nsec = (long)(ns % PL_NS_PER_S)};
+	return (struct timespec){ .tv_sec = (time_t)(ns / PL_NS_PER_S), .tv_nsec = (long)(ns % PL_NS_PER_S) };
 }
 
 void *pl_sys_alloc(size_t size)
@@ -144,14 +144,13 @@ int pl_sys_datasync(int fd)
  */
 int pl_sys_has_hole(int fd, uint64_t off, uint64_t len)
 {
-	_Alignas(
-		struct fiemap) char room[sizeof(struct fiemap) + FIEMAP_BATCH * sizeof(struct fiemap_extent)];
+	_Alignas(struct fiemap) char room[sizeof(struct fiemap) + FIEMAP_BATCH * sizeof(struct fiemap_extent)];
 	struct fiemap *f = (struct fiemap *)room;
 	uint64_t at = off, end = off + len;
 	const struct fiemap_extent *e;
 
 	while (at < end) {
-		*f = (struct fiemap){.fm_start = at, .fm_length = end - at, .fm_extent_count = FIEMAP_BATCH};
+		*f = (struct fiemap){ .fm_start = at, .fm_length = end - at, .fm_extent_count = FIEMAP_BATCH };
 		if (ioctl(fd, FS_IOC_FIEMAP, f) < 0)
 			return errno == ENOTTY ? -EOPNOTSUPP : -errno;
 		for (e = f->fm_extents; e < f->fm_extents + f->fm_mapped_extents; e++) {
@@ -182,7 +181,7 @@ int pl_sys_set_signal(int fd, int signo)
 
 int pl_sys_set_owner(int fd, pid_t tid)
 {
-	struct f_owner_ex owner = {.type = F_OWNER_TID, .pid = tid};
+	struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = tid };
 
 	return sys_ret(fcntl(fd, F_SETOWN_EX, &owner));
 }
@@ -329,14 +328,12 @@ int pl_sys_anchor_new(int fd, int *anchor)
 	union {
 		struct cmsghdr align;
 		char room[CMSG_SPACE(sizeof(int))];
-	} control = {.room = {0}};
+	} control = { .room = { 0 } };
 	char byte = 0;
-	struct iovec iov = {.iov_base = &byte, .iov_len = sizeof(byte)};
+	struct iovec iov = { .iov_base = &byte, .iov_len = sizeof(byte) };
 	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.room,
-		.msg_controllen = sizeof(control.room),
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control.room, .msg_controllen = sizeof(control.room),
 	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	int pair[2], r;

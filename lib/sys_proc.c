@@ -18,7 +18,7 @@
 #include "sys.h"
 
 #ifndef F_DUPFD_QUERY
-#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
+#define F_DUPFD_QUERY 1027	/* Linux 6.10 */
 #endif
 
 static ssize_t sys_ret_size(ssize_t r)
@@ -101,8 +101,7 @@ static bool mapping_parse(char *line, struct pl_sys_mapping *m)
 	m->end = strtoull(p, &p, 16);
 	if (*p++ != ' ' || strnlen(p, 5) < 5)
 		return false;
-	m->prot = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) |
-		  (p[2] == 'x' ? PROT_EXEC : 0);
+	m->prot = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) | (p[2] == 'x' ? PROT_EXEC : 0);
 	m->shared = p[3] == 's';
 	m->off = strtoull(p + 4, &p, 16);
 	major_no = (unsigned int)strtoul(p, &p, 16);
@@ -165,7 +164,7 @@ pid_t pl_sys_pid(void)
 
 static bool sys_can_lock_all(void)
 {
-	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
 
 	memset(data, 0, sizeof(data));
