@@ -113,11 +113,13 @@ static int thread_new(void)
 	return 0;
 }
 
-struct pl_count *pl_account_count_new(uint32_t slot)
+int pl_account_first_use(struct pl_account *a)
 {
+	uint32_t slot = pl_word_slot(atomic_load_explicit(&a->word, memory_order_acquire));
+
 	if (!pl_thread_self && thread_new())
-		return NULL;
-	return chunk_new(pl_thread_self, slot);
+		return -ENOMEM;
+	return chunk_new(pl_thread_self, slot) ? 0 : -ENOMEM;
 }
 
 int pl_account_setup(void)

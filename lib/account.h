@@ -98,21 +98,17 @@ static inline void pl_account_light_barrier(void)
 		atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* This thread's counter, made at its first use; NULL: -ENOMEM. */
-struct pl_count *pl_account_count_new(uint32_t slot);
-
+/* This thread's counter, or NULL: it has none yet. */
 static inline struct pl_count *pl_account_count(uint32_t slot)
 {
 	struct pl_thread *self = pl_thread_self;
 	struct pl_count *chunk;
 
 	if (pl_unlikely(!self))
-		return pl_account_count_new(slot);
+		return NULL;
 	/* Relaxed: written by this thread. */
 	chunk = atomic_load_explicit(&self->chunk[slot >> PL_CHUNK_SHIFT], memory_order_relaxed);
-	if (pl_unlikely(!chunk))
-		return pl_account_count_new(slot);
-	return &chunk[slot & (PL_CHUNK_SLOTS - 1)];
+	return pl_likely(chunk) ? &chunk[slot & (PL_CHUNK_SLOTS - 1)] : NULL;
 }
 
 static inline void pl_count_end(struct pl_count *c, uint32_t n)
@@ -122,7 +118,10 @@ static inline void pl_count_end(struct pl_count *c, uint32_t n)
 			      memory_order_release);
 }
 
-/* 0 and *gen; -EAGAIN: refused; -EALREADY: refused, and whoever waits must look again; -ENOMEM. */
+/*
+ * 0 and *gen; -EAGAIN: refused; -EALREADY: refused, and whoever waits must look again;
+ * -ENXIO: this thread needs a counter first. No calls in here: the caller stays a leaf.
+ */
 static inline int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen)
 {
 	/* Acquire: what the restore set up happens before DMA into it. */
@@ -133,7 +132,7 @@ static inline int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *g
 		return -EAGAIN;
 	c = pl_account_count(pl_word_slot(w0));
 	if (pl_unlikely(!c))
-		return -ENOMEM;
+		return -ENXIO;
 	atomic_store_explicit(&c->begin, atomic_load_explicit(&c->begin, memory_order_relaxed) + n,
 			      memory_order_relaxed);
 	pl_account_light_barrier();
@@ -146,7 +145,7 @@ static inline int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *g
 	return -EALREADY;
 }
 
-/* 0; -EALREADY: whoever waits must look again; -ESTALE: of an older generation, pl_account_end_late() it. */
+/* 0; -EALREADY: whoever waits must look again; -ESTALE: of an older generation, or no counter: pl_account_end_late(). */
 static inline int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
 {
 	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed), w1;
@@ -163,6 +162,8 @@ static inline int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
 	return pl_likely(pl_word_state(w1) == PINLEASE_ACTIVE && w1 == w0) ? 0 : -EALREADY;
 }
 
+/* The calling thread's counter for account's slot: 0, -ENOMEM. */
+int pl_account_first_use(struct pl_account *a);
 /* Once a process: registers with membarrier, the thread-exit key. 0, -ENOMEM, -EAGAIN. */
 int pl_account_setup(void);
 /* Between storing a word and summing: one for any number of accounts. */

@@ -242,14 +242,15 @@ PL_API int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_inf
 	return pl_opts_out(&i, sizeof(i), sizeof(i), info);
 }
 
-static __attribute__((noinline, cold)) int begin_refused(struct pinlease *lease, int err)
+/* Everything but a granted begin; apart, so that dma_begin is a leaf and saves no registers. */
+static __attribute__((noinline, cold)) int begin_slow(struct pinlease *lease, uint32_t n, uint32_t *gen, int err)
 {
 	if (pl_env_forked(lease_env(lease)))
 		return -ECHILD;
+	if (err == -ENXIO)
+		return pl_account_first_use(&lease->account) ? -ENOMEM : pinlease_dma_begin(lease, n, gen);
 	if (err == -EALREADY)
 		pl_lease_poke(lease);
-	if (err == -ENOMEM)
-		return err;
 	return pl_account_state(&lease->account) == PINLEASE_LOST ? -ESTALE : -EAGAIN;
 }
 
@@ -260,10 +261,10 @@ PL_API int pinlease_dma_begin(struct pinlease *lease, uint32_t n, uint32_t *gen)
 	if (pl_unlikely(!lease || !gen))
 		return -EINVAL;
 	r = pl_account_begin(&lease->account, n, gen);
-	return pl_likely(!r) ? 0 : begin_refused(lease, r);
+	return pl_likely(!r) ? 0 : begin_slow(lease, n, gen, r);
 }
 
-static __attribute__((noinline, cold)) void end_looked_at(struct pinlease *lease, uint32_t n, uint32_t gen, int err)
+static __attribute__((noinline, cold)) void end_slow(struct pinlease *lease, uint32_t n, uint32_t gen, int err)
 {
 	if (pl_env_forked(lease_env(lease)))
 		return;
@@ -281,7 +282,7 @@ PL_API void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen)
 		return;
 	r = pl_account_end(&lease->account, n, gen);
 	if (pl_unlikely(r))
-		end_looked_at(lease, n, gen, r);
+		end_slow(lease, n, gen, r);
 }
 
 PL_API int pinlease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
