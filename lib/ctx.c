@@ -27,7 +27,7 @@ static int env_init(struct pl_env *env, const struct pinlease_ctx_opts *opts)
 	r = pl_events_init(&env->events);
 	if (r)
 		return r;
-	r = pl_sched_init(&env->sched, PL_WORKERS);
+	r = pl_agenda_init(&env->agenda, PL_WORKERS);
 	if (r) {
 		pl_events_fini(&env->events);
 		return r;
@@ -38,7 +38,7 @@ static int env_init(struct pl_env *env, const struct pinlease_ctx_opts *opts)
 
 static void env_fini(struct pl_env *env)
 {
-	pl_sched_fini(&env->sched);
+	pl_agenda_fini(&env->agenda);
 	pl_registry_fini(&env->registry);
 	pl_events_fini(&env->events);
 }
@@ -59,7 +59,7 @@ int pl_ctx_new(const struct pinlease_ctx_opts *opts, struct pinlease_ctx **out)
 	r = pl_breaker_start(&ctx->breaker, &ctx->env);
 	if (r)
 		goto fini_env;
-	r = pl_workers_start(&ctx->workers, &ctx->env.sched);
+	r = pl_workers_start(&ctx->workers, &ctx->env.agenda);
 	if (r)
 		goto stop_breaker;
 	*out = ctx;

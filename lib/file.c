@@ -184,7 +184,7 @@ int pl_file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opt
 	return 0;
 let_go:
 	if (file->anchor >= 0)
-		pl_sys_close(file->anchor);
+		pl_sys_anchor_free(file->anchor);
 	file->guard.ops->let_go(&file->guard);
 free_file:
 	if (why)
@@ -210,7 +210,7 @@ int pl_file_close(struct pinlease_file *file)
 	}
 	pthread_mutex_unlock(&file->lock);
 	pl_registry_remove(&file->env->registry, &file->registered);
-	pl_sched_cancel(&file->env->sched, &file->work);
+	pl_agenda_cancel(&file->env->agenda, &file->work);
 	pthread_mutex_lock(&file->lock);
 	/* Explicitly: an attached description lives on in the application, and so would its lease. */
 	mine = !pl_fileid_same(file->fd, &file->id);
@@ -220,7 +220,7 @@ int pl_file_close(struct pinlease_file *file)
 	if (mine)
 		pl_sys_close(file->fd);
 	if (file->anchor >= 0)
-		pl_sys_close(file->anchor);
+		pl_sys_anchor_free(file->anchor);
 	pthread_mutex_unlock(&file->lock);
 	pl_file_put(file);
 	return 0;

@@ -183,7 +183,7 @@ void pl_file_disarm(struct pinlease_file *file)
 
 void pl_file_want(struct pinlease_file *file, uint64_t due)
 {
-	pl_sched_queue(&file->env->sched, &file->work, due, due, false);
+	pl_agenda_queue(&file->env->agenda, &file->work, due, due, false);
 }
 
 int pl_file_arm(struct pinlease_file *file, uint32_t *reason)

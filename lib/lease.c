@@ -54,7 +54,7 @@ void pl_lease_queue(struct pinlease *lease, uint64_t due)
 {
 	bool slow = pl_lease_writes_back(lease) || pl_lease_state(lease) == PINLEASE_REVOKED;
 
-	pl_sched_queue(&lease->file->env->sched, &lease->work, due, lease->until_ns, slow);
+	pl_agenda_queue(&lease->file->env->agenda, &lease->work, due, lease->until_ns, slow);
 }
 
 void pl_lease_activate(struct pinlease *lease)
@@ -152,7 +152,7 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 		pl_events_wake(&file->env->events);
 	}
 	pl_log_write(&file->env->log, 4, "lease %p: cannot deregister (%d), trying again", (void *)lease, err);
-	pl_sched_queue(&file->env->sched, &lease->work, now + lease->retry_ns, lease->until_ns, false);
+	pl_agenda_queue(&file->env->agenda, &lease->work, now + lease->retry_ns, lease->until_ns, false);
 }
 
 /*
@@ -214,8 +214,10 @@ void pl_lease_run(struct pl_work *work)
 		pl_lease_queue(lease, lease->until_ns);
 	switch (pl_lease_state(lease)) {
 	case PINLEASE_REVOKED:
-		if (lease->fenced && file->state == PL_FILE_HELD && pl_lease_wants(lease))
+		if (lease->fenced && file->state == PL_FILE_HELD && pl_lease_wants(lease)) {
 			pl_lease_restore_step(lease, NULL);
+			break;
+		}
 		/* fall through */
 	case PINLEASE_FENCING:
 	case PINLEASE_LOST:

@@ -88,7 +88,7 @@ int pl_lease_release(struct pinlease *lease)
 	pl_lease_unhold(lease);
 	pl_file_settle(file);
 	pthread_mutex_unlock(&file->lock);
-	pl_sched_cancel(&file->env->sched, &lease->work);
+	pl_agenda_cancel(&file->env->agenda, &lease->work);
 	pl_event_purge(&file->env->events, &lease->box);
 	pl_lease_destroy(lease);
 	return 0;

@@ -8,7 +8,7 @@
  *   account	the word is read without a lock by dma_begin and dma_end (account.h).
  *   constant	set before the object can be reached by another thread.
  *
- * Lock order: registry -> file -> { sched, events, accounts, forkguard }, one at a time.
+ * Lock order: registry -> file -> { agenda, events, accounts, forkguard }, one at a time.
  *
  * A lease is worked on by one thread at a time (busy), which drops the lock for what
  * may block; others wait on file->cond. A lease that the guard must be kept for
@@ -33,13 +33,13 @@
 #include "log.h"
 #include "range.h"
 #include "registry.h"
-#include "sched.h"
+#include "agenda.h"
 #include "staged.h"
 #include "state.h"
 
 /* What files and leases need of their ctx. */
 struct pl_env {
-	struct pl_sched sched;
+	struct pl_agenda agenda;
 	struct pl_event_queue events;
 	struct pl_registry registry;
 	struct pl_log log;

@@ -4,17 +4,17 @@
 
 static void *worker_main(void *arg)
 {
-	pl_sched_work(arg);
+	pl_agenda_work(arg);
 	return NULL;
 }
 
-int pl_workers_start(struct pl_workers *w, struct pl_sched *sched)
+int pl_workers_start(struct pl_workers *w, struct pl_agenda *agenda)
 {
 	int r = 0;
 
-	w->sched = sched;
+	w->agenda = agenda;
 	for (w->count = 0; w->count < PL_WORKERS && !r; w->count += !r)
-		r = pl_sys_thread_new(worker_main, sched, "pinlease-work", &w->threads[w->count]);
+		r = pl_sys_thread_new(worker_main, agenda, "pinlease-work", &w->threads[w->count]);
 	if (r)
 		pl_workers_stop(w);
 	return r;
@@ -22,7 +22,7 @@ int pl_workers_start(struct pl_workers *w, struct pl_sched *sched)
 
 void pl_workers_stop(struct pl_workers *w)
 {
-	pl_sched_stop(w->sched);
+	pl_agenda_stop(w->agenda);
 	while (w->count)
 		pl_sys_thread_join(w->threads[--w->count]);
 }

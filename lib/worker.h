@@ -5,17 +5,17 @@
 
 #include <pthread.h>
 
-#include "sched.h"
+#include "agenda.h"
 
 #define PL_WORKERS 4
 
 struct pl_workers {
-	struct pl_sched *sched;
+	struct pl_agenda *agenda;
 	pthread_t threads[PL_WORKERS];
 	unsigned int count;
 };
 
-int pl_workers_start(struct pl_workers *w, struct pl_sched *sched);
+int pl_workers_start(struct pl_workers *w, struct pl_agenda *agenda);
 void pl_workers_stop(struct pl_workers *w);
 
 #endif

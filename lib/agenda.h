@@ -5,8 +5,8 @@
  * in another one for a worker, earliest deadline first. Items that may take long
  * (writeback, filling) are marked slow: they never get all the workers.
  */
-#ifndef PL_SCHED_H
-#define PL_SCHED_H
+#ifndef PL_AGENDA_H
+#define PL_AGENDA_H
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -23,7 +23,7 @@ struct pl_work {
 	bool again_slow;
 };
 
-struct pl_sched {
+struct pl_agenda {
 	pthread_mutex_t lock;	/* leaf; protects everything here and in queued items */
 	pthread_cond_t wake, idle;
 	struct pl_heap waiting, quick, slow;
@@ -31,18 +31,18 @@ struct pl_sched {
 	bool stop;
 };
 
-int pl_sched_init(struct pl_sched *s, unsigned int workers);
-void pl_sched_fini(struct pl_sched *s);
+int pl_agenda_init(struct pl_agenda *s, unsigned int workers);
+void pl_agenda_fini(struct pl_agenda *s);
 void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work));
 /*
  * Run work at due (ns, 0: now), earliest deadline first. Queued again before it ran, the
  * earlier due wins; queued while it runs, it runs once more.
  */
-void pl_sched_queue(struct pl_sched *s, struct pl_work *work, uint64_t due, uint64_t deadline, bool slow);
+void pl_agenda_queue(struct pl_agenda *s, struct pl_work *work, uint64_t due, uint64_t deadline, bool slow);
 /* Not queued any more, and not running unless it is the caller that runs it; for good. May block; no lock held. */
-void pl_sched_cancel(struct pl_sched *s, struct pl_work *work);
-/* A worker's life: runs items until pl_sched_stop. */
-void pl_sched_work(struct pl_sched *s);
-void pl_sched_stop(struct pl_sched *s);
+void pl_agenda_cancel(struct pl_agenda *s, struct pl_work *work);
+/* A worker's life: runs items until pl_agenda_stop. */
+void pl_agenda_work(struct pl_agenda *s);
+void pl_agenda_stop(struct pl_agenda *s);
 
 #endif

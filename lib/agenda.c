@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "sched.h"
+#include "agenda.h"
 #include "sys.h"
 #include "util.h"
 
-int pl_sched_init(struct pl_sched *s, unsigned int workers)
+int pl_agenda_init(struct pl_agenda *s, unsigned int workers)
 {
 	int r;
 
-	*s = (struct pl_sched){ .workers = workers };
+	*s = (struct pl_agenda){ .workers = workers };
 	r = pl_sys_cond_init(&s->wake);
 	if (r)
 		return r;
@@ -20,7 +20,7 @@ int pl_sched_init(struct pl_sched *s, unsigned int workers)
 	return 0;
 }
 
-void pl_sched_fini(struct pl_sched *s)
+void pl_agenda_fini(struct pl_agenda *s)
 {
 	pthread_cond_destroy(&s->wake);
 	pthread_cond_destroy(&s->idle);
@@ -32,14 +32,14 @@ void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work))
 	*work = (struct pl_work){ .run = run, .again = PL_NEVER };
 }
 
-static struct pl_heap *heap_of(struct pl_sched *s, const struct pl_work *work)
+static struct pl_heap *heap_of(struct pl_agenda *s, const struct pl_work *work)
 {
 	if (!work->ready)
 		return &s->waiting;
 	return work->slow ? &s->slow : &s->quick;
 }
 
-static void sched_push(struct pl_sched *s, struct pl_work *work, uint64_t due, bool slow)
+static void agenda_push(struct pl_agenda *s, struct pl_work *work, uint64_t due, bool slow)
 {
 	work->slow = slow;
 	work->ready = !due;
@@ -47,7 +47,7 @@ static void sched_push(struct pl_sched *s, struct pl_work *work, uint64_t due, b
 	pthread_cond_signal(&s->wake);
 }
 
-void pl_sched_queue(struct pl_sched *s, struct pl_work *work, uint64_t due, uint64_t deadline, bool slow)
+void pl_agenda_queue(struct pl_agenda *s, struct pl_work *work, uint64_t due, uint64_t deadline, bool slow)
 {
 	pthread_mutex_lock(&s->lock);
 	if (work->cancelled) {
@@ -59,15 +59,15 @@ void pl_sched_queue(struct pl_sched *s, struct pl_work *work, uint64_t due, uint
 		work->again = pl_min_u64(work->again, due);
 		work->again_slow = slow;
 	} else if (!work->node.queued) {
-		sched_push(s, work, due, slow);
+		agenda_push(s, work, due, slow);
 	} else if (!work->ready && due < work->node.key) {
 		pl_heap_remove(&s->waiting, &work->node);
-		sched_push(s, work, due, slow);
+		agenda_push(s, work, due, slow);
 	}
 	pthread_mutex_unlock(&s->lock);
 }
 
-void pl_sched_cancel(struct pl_sched *s, struct pl_work *work)
+void pl_agenda_cancel(struct pl_agenda *s, struct pl_work *work)
 {
 	pthread_mutex_lock(&s->lock);
 	work->cancelled = true;
@@ -79,7 +79,7 @@ void pl_sched_cancel(struct pl_sched *s, struct pl_work *work)
 }
 
 /* Moves what has become due into the ready heaps; answers when the next one will be. */
-static uint64_t sched_ripen(struct pl_sched *s)
+static uint64_t agenda_ripen(struct pl_agenda *s)
 {
 	struct pl_heap_node *n;
 	struct pl_work *work;
@@ -91,13 +91,13 @@ static uint64_t sched_ripen(struct pl_sched *s)
 	while ((n = pl_heap_first(&s->waiting)) && n->key <= now) {
 		pl_heap_remove(&s->waiting, n);
 		work = pl_container(n, struct pl_work, node);
-		sched_push(s, work, 0, work->slow);
+		agenda_push(s, work, 0, work->slow);
 	}
 	return n ? n->key : PL_NEVER;
 }
 
 /* One worker is always left for what is quick: a slow disk must not hold up an idle lease. */
-static struct pl_work *sched_pick(struct pl_sched *s)
+static struct pl_work *agenda_pick(struct pl_agenda *s)
 {
 	struct pl_heap_node *quick = pl_heap_first(&s->quick), *slow = NULL;
 
@@ -113,7 +113,7 @@ static struct pl_work *sched_pick(struct pl_sched *s)
 	return pl_container(quick, struct pl_work, node);
 }
 
-static void sched_run(struct pl_sched *s, struct pl_work *work)
+static void agenda_run(struct pl_agenda *s, struct pl_work *work)
 {
 	bool slow = work->slow;
 
@@ -127,28 +127,28 @@ static void sched_run(struct pl_sched *s, struct pl_work *work)
 		pthread_cond_signal(&s->wake);
 	work->running = false;
 	if (work->again != PL_NEVER && !work->cancelled)
-		sched_push(s, work, work->again, work->again_slow);
+		agenda_push(s, work, work->again, work->again_slow);
 	pthread_cond_broadcast(&s->idle);
 }
 
-void pl_sched_work(struct pl_sched *s)
+void pl_agenda_work(struct pl_agenda *s)
 {
 	struct pl_work *work;
 	uint64_t next;
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
-		next = sched_ripen(s);
-		work = sched_pick(s);
+		next = agenda_ripen(s);
+		work = agenda_pick(s);
 		if (work)
-			sched_run(s, work);
+			agenda_run(s, work);
 		else
 			pl_sys_cond_wait(&s->wake, &s->lock, next);
 	}
 	pthread_mutex_unlock(&s->lock);
 }
 
-void pl_sched_stop(struct pl_sched *s)
+void pl_agenda_stop(struct pl_agenda *s)
 {
 	pthread_mutex_lock(&s->lock);
 	s->stop = true;
