@@ -78,6 +78,7 @@ static void fork_drop_devices(void)
 		pl_sys_close(null_fd);
 }
 
+/* The anchor is closed, never received from: the socket, and what is in flight in it, is the parent's too. */
 static void fork_child(void)
 {
 	struct pl_list *pos, *tmp;

@@ -16,7 +16,7 @@
  * touched on success only.
  */
 int pl_opts_in(void *dst, size_t dst_size, size_t min_size, const void *src);
-/* src, of src_size bytes, to the application's dst: what dst->size has room for, the rest zero. 0, -EINVAL. */
+/* src, of src_size bytes, to the application's dst: what dst->size has room for, the rest 0. -EINVAL. */
 int pl_opts_out(const void *src, size_t src_size, size_t min_size, void *dst);
 
 #endif

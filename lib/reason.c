@@ -7,7 +7,7 @@
 #define REASONS(X)                                                                                           \
 	X(NONE, "no reason is known")                                                                        \
 	X(ARGUMENT, "a pointer, flag, number or combination of them is not legal here")                      \
-	X(OPTS_SIZE, "a structure's size member is not its sizeof, or the library is older than the program") \
+	X(OPTS_SIZE, "a structure's size is not its sizeof, or the library is older than the program")       \
 	X(ALIGNMENT, "the offset or the address is not a multiple of the file's page size")                  \
 	X(RANGE, "the range is empty or ends beyond the end of the file")                                    \
 	X(OVERLAP, "the range overlaps another lease, and one of the two is staged for writing")             \

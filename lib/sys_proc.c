@@ -101,7 +101,8 @@ static bool mapping_parse(char *line, struct pl_sys_mapping *m)
 	m->end = strtoull(p, &p, 16);
 	if (*p++ != ' ' || strnlen(p, 5) < 5)
 		return false;
-	m->prot = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) | (p[2] == 'x' ? PROT_EXEC : 0);
+	m->prot = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0);
+	m->prot |= p[2] == 'x' ? PROT_EXEC : 0;
 	m->shared = p[3] == 's';
 	m->off = strtoull(p + 4, &p, 16);
 	major_no = (unsigned int)strtoul(p, &p, 16);
