@@ -54,6 +54,7 @@ int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
 		.ibv_access = reg->ibv_access,
 		.gen = pl_account_gen(&lease->account) + (pl_lease_state(lease) == PINLEASE_REVOKED ||
 						    pl_lease_state(lease) == PINLEASE_LOST),
+		.anchor = lease->file->anchor,
 	};
 	int r;
 

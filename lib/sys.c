@@ -135,6 +135,7 @@ int pl_sys_datasync(int fd)
 }
 
 #define FIEMAP_BATCH 32
+#define FIEMAP_SIZE  (sizeof(struct fiemap) + FIEMAP_BATCH * sizeof(struct fiemap_extent))
 
 /*
  * FIEMAP and not lseek(SEEK_HOLE): that moves the offset of an open file description
@@ -144,13 +145,14 @@ int pl_sys_datasync(int fd)
  */
 int pl_sys_has_hole(int fd, uint64_t off, uint64_t len)
 {
-	_Alignas(struct fiemap) char room[sizeof(struct fiemap) + FIEMAP_BATCH * sizeof(struct fiemap_extent)];
+	_Alignas(struct fiemap) char room[FIEMAP_SIZE];
 	struct fiemap *f = (struct fiemap *)room;
 	uint64_t at = off, end = off + len;
 	const struct fiemap_extent *e;
 
 	while (at < end) {
-		*f = (struct fiemap){ .fm_start = at, .fm_length = end - at, .fm_extent_count = FIEMAP_BATCH };
+		*f = (struct fiemap){ .fm_start = at, .fm_length = end - at };
+		f->fm_extent_count = FIEMAP_BATCH;
 		if (ioctl(fd, FS_IOC_FIEMAP, f) < 0)
 			return errno == ENOTTY ? -EOPNOTSUPP : -errno;
 		for (e = f->fm_extents; e < f->fm_extents + f->fm_mapped_extents; e++) {
@@ -351,4 +353,36 @@ int pl_sys_anchor_new(int fd, int *anchor)
 	else
 		*anchor = pair[1];
 	return r;
+}
+
+/*
+ * Received, so that the description is closed now: a backend may have had the socket
+ * held by something that the kernel frees later (a ring's registered file, up to a second
+ * on 6.1), and until then the file would seem to be open elsewhere.
+ */
+void pl_sys_anchor_free(int anchor)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	char byte;
+	struct iovec iov = {.iov_base = &byte, .iov_len = sizeof(byte)};
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.room,
+		.msg_controllen = sizeof(control.room),
+	};
+	struct cmsghdr *c;
+	int fd;
+
+	if (recvmsg(anchor, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) > 0) {
+		c = CMSG_FIRSTHDR(&msg);
+		if (c && c->cmsg_type == SCM_RIGHTS) {
+			memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+			close(fd);
+		}
+	}
+	close(anchor);
 }

@@ -82,8 +82,9 @@ int pl_sys_event_new(void);			/* eventfd, non-blocking */
 void pl_sys_event_set(int fd);
 void pl_sys_event_clear(int fd);
 
-/* Put one more reference to fd's open file description in flight; *anchor keeps it there until closed. */
+/* Put one more reference to fd's open file description in flight; *anchor keeps it there. */
 int pl_sys_anchor_new(int fd, int *anchor);
+void pl_sys_anchor_free(int anchor);	/* gives the reference up, whoever else holds the anchor */
 
 ssize_t pl_sys_read_text(const char *path, char *buf, size_t cap);	/* NUL-terminated; bytes read */
 ssize_t pl_sys_read_link(const char *path, char *buf, size_t cap);

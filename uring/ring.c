@@ -82,6 +82,8 @@ static int setup_ring(struct pinlease_uring *ring)
 	ret = io_uring_ring_dontfork(&ring->io);
 	if (!ret)
 		ret = io_uring_register_buffers_sparse(&ring->io, ring->buffers);
+	if (!ret)
+		ret = io_uring_register_files_sparse(&ring->io, ring->buffers);
 	if (ret) {
 		io_uring_queue_exit(&ring->io);
 		return ret == -EINVAL ? -EOPNOTSUPP : ret;

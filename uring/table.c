@@ -7,6 +7,11 @@
  *
  * The buffer is registered with a tag: the kernel posts a completion with it when it
  * gives the pages back, the proof that the unpin took place.
+ *
+ * Beside each buffer the ring holds the anchor of its file as a registered file. A killed
+ * process's ring is taken down by a kernel worker after its fds are closed, and a disk
+ * read in flight writes until then, with the lease gone since long (uring_kill shows both).
+ * What the ring holds it drops last, when its requests are over and its buffers unpinned.
  */
 #include <errno.h>
 #include <sys/uio.h>
@@ -35,6 +40,14 @@ static int update_slot(struct pinlease_uring *ring, uint32_t index, void *addr, 
 	struct iovec iov = {.iov_base = addr, .iov_len = len};
 	__u64 tags[1] = {tag};
 	int ret = io_uring_register_buffers_update_tag(&ring->io, index, &iov, tags, 1);
+
+	return ret < 0 ? ret : 0;
+}
+
+/* anchor -1: none, or no longer. */
+static int set_anchor(struct pinlease_uring *ring, uint32_t index, int anchor)
+{
+	int ret = io_uring_register_files_update(&ring->io, index, &anchor, 1);
 
 	return ret < 0 ? ret : 0;
 }
@@ -103,10 +116,16 @@ static int pin(void *arg, const struct pinlease_pin *pin, struct pinlease_handle
 	if (!slot)
 		return -ENOBUFS;
 	index = (uint32_t)(slot - ring->table);
+	ret = set_anchor(ring, index, pin->anchor);
 	/* Pages given back late count as locked until then. */
-	do
+	while (!ret) {
 		ret = update_slot(ring, index, pin->addr, pin->len, plu_tag(PLU_UNPINNED, index));
-	while (ret == -ENOMEM && wait_retired(ring, until_ns));
+		if (ret != -ENOMEM || !wait_retired(ring, until_ns))
+			break;
+		ret = 0;
+	}
+	if (ret)
+		set_anchor(ring, index, -1);
 	slot->gen = pin->gen;
 	slot->access = pin->access;
 	slot->addr = pin->addr;
@@ -180,6 +199,7 @@ static int unpin(void *arg, struct pinlease_handle *handle)
 		set_slot(ring, slot, PLU_FENCING);
 		return ret;
 	}
+	set_anchor(ring, (uint32_t)(slot - ring->table), -1);
 	pthread_mutex_lock(&ring->lock);
 	while (slot->state == PLU_RETIRING)
 		if (!plu_wait(ring, &ring->changed, until_ns))

@@ -31,6 +31,14 @@ struct pinlease_pin {			/* what is to be reached */
 	uint32_t mode;			/* PINNED, ODP: addr maps the file; STAGED: anonymous memory */
 	uint32_t ibv_access;		/* verbs: as passed in opts */
 	uint32_t gen;			/* the generation it will be */
+	/*
+	 * An fd that holds the guarded file, or -1 (F_NO_ANCHOR, a guard that never breaks);
+	 * valid during the call. Where the kernel may still write into the memory when this
+	 * process is dead and its fds are closed, whatever lives that long has to hold this
+	 * too, till unpin; otherwise the guard of a killed owner goes first. A ring takes it as
+	 * a registered file; a memory region needs nothing.
+	 */
+	int32_t anchor;
 };
 
 struct pinlease_handle {		/* filled by pin; handed back to unpin */
@@ -45,8 +53,8 @@ struct pinlease_backend {
 	uint32_t flags;			/* 0 */
 	const char *name;
 	/*
-	 * Can memory of this kind be pinned at all? Asked before anything is allocated; addr
-	 * and len are not set. 0, or -errno: AUTO goes on to the next mode, and *reason
+	 * Can memory of this kind be pinned at all? Asked before anything is allocated; addr,
+	 * len and anchor are not set. 0, or -errno: AUTO goes on to the next mode, and *reason
 	 * (enum pinlease_reason), if set, is reported. May be NULL: always.
 	 */
 	int (*capable)(void *arg, const struct pinlease_pin *pin, uint32_t *reason);

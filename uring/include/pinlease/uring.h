@@ -67,9 +67,9 @@ struct pinlease_uring_info {		/* for people and tests: consistent, but old when 
  * their submission until their completion is taken, and a table of buffers fixed
  * buffers (1..PINLEASE_URING_MAX_BUFFERS), one for each lease that is registered.
  * Makes one thread, all signals blocked in it, and three fds (close-on-exec).
- * -EINVAL, -ENOMEM, -EMFILE, -EAGAIN (thread); -EPERM, -ENOSYS: io_uring is
- * forbidden or missing here; -EOPNOTSUPP: the kernel is older than 5.19. Does not
- * block.
+ * -EINVAL, -ENOMEM, -EAGAIN (thread), -EMFILE: out of fds, or more buffers than
+ * RLIMIT_NOFILE; -EPERM, -ENOSYS: io_uring is forbidden or missing here; -EOPNOTSUPP: the
+ * kernel is older than 5.19. Does not block.
  */
 int pinlease_uring_new(uint32_t entries, uint32_t buffers, struct pinlease_uring **ring);
 
@@ -91,6 +91,10 @@ int pinlease_uring_free(struct pinlease_uring *ring);
  * -EFAULT: such pages cannot be pinned for writing. lkey and rkey of the view are
  * the index in the table. unpin answers -EBUSY when a request could not be
  * cancelled within one second (a disk that does not answer), and is called again.
+ *
+ * A ring outlives its killed process until its last request is over, and an I/O of a
+ * slow disk writes into the memory until then; so it holds the file's anchor, and the
+ * opener waits as long. With F_NO_ANCHOR it does not wait, and such a write comes late.
  *
  * When unpin has returned 0 every request on the buffer has completed, so nothing
  * reaches the memory. The pages are given back at once since Linux 6.13; before,
