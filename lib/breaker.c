@@ -68,6 +68,19 @@ static void batch_signal(struct pl_env *env, struct batch *batch, const siginfo_
 		batch_add(batch, pl_container(obj, struct pinlease_file, registered));
 }
 
+/*
+ * The first break is answered alone: a look for more would be one more system call before
+ * its opener goes on. What has come meanwhile is answered in batches.
+ */
+static void breaks_answer(struct pl_env *env, struct batch *batch, const sigset_t *set, siginfo_t *info)
+{
+	batch_signal(env, batch, info);
+	batch_answer(batch);
+	while (pl_sys_wait_signal(set, info, 0) > 0)
+		batch_signal(env, batch, info);
+	batch_answer(batch);
+}
+
 static void slow_pass_file(void *arg, struct pl_registered *obj)
 {
 	batch_add(arg, pl_container(obj, struct pinlease_file, registered));
@@ -85,7 +98,7 @@ static void *breaker_main(void *arg)
 	struct pl_breaker *b = arg;
 	struct pl_env *env = b->env;
 	struct batch batch = { .count = 0 };
-	uint64_t next, now;
+	uint64_t next;
 	siginfo_t info;
 	sigset_t set;
 	int r;
@@ -104,18 +117,14 @@ static void *breaker_main(void *arg)
 	sigaddset(&set, env->signo);
 	next = pl_sys_now() + SLOW_PASS_NS;
 	while (!atomic_load(&b->stop)) {
-		now = pl_sys_now();
-		r = pl_sys_wait_signal(&set, &info, batch.count ? 0 : pl_sub_sat(next, now));
+		r = pl_sys_wait_signal(&set, &info, pl_sub_sat(next, pl_sys_now()));
 		if (r > 0)
-			batch_signal(env, &batch, &info);
-		else
-			batch_answer(&batch);
+			breaks_answer(env, &batch, &set, &info);
 		if (pl_sys_now() >= next) {
 			slow_pass(env, &batch);
 			next = pl_sys_now() + SLOW_PASS_NS;
 		}
 	}
-	batch_answer(&batch);
 	return NULL;
 }
 
