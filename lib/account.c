@@ -18,8 +18,8 @@ struct pl_retired {
 	uint32_t gen, slot;
 };
 
-__thread struct pl_thread *pl_thread_self __attribute__((tls_model("initial-exec")));
-bool pl_account_full_fence;
+static struct pl_thread no_thread;
+__thread struct pl_thread *pl_thread_self __attribute__((tls_model("initial-exec"))) = &no_thread;
 
 /*
  * All threads that have counters. lock protects: threads, used, hint, chunk pointers
@@ -32,7 +32,7 @@ static struct {
 	pthread_key_t key;
 	uint64_t used[PL_SLOTS / 64];
 	uint32_t hint;
-	int setup;
+	bool setup, fenced;	/* fenced: constant once setup */
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER, .threads = { .prev = &all.threads, .next = &all.threads } };
 
 static struct pl_count *chunk_of(struct pl_thread *t, uint32_t slot)
@@ -89,7 +89,7 @@ static void thread_fold(void *arg)
 	for (i = 0; i < PL_CHUNKS; i++)
 		pl_sys_free(atomic_load_explicit(&self->chunk[i], memory_order_relaxed));
 	pl_sys_free(self);
-	pl_thread_self = NULL;
+	pl_thread_self = &no_thread;
 }
 
 static int thread_new(void)
@@ -113,13 +113,49 @@ static int thread_new(void)
 	return 0;
 }
 
-int pl_account_first_use(struct pl_account *a)
+/* This thread's counter, made at its first use. */
+static struct pl_count *count_make(uint32_t slot)
 {
-	uint32_t slot = pl_word_slot(atomic_load_explicit(&a->word, memory_order_acquire));
+	if (pl_thread_self == &no_thread && thread_new())
+		return NULL;
+	return chunk_new(pl_thread_self, slot);
+}
 
-	if (!pl_thread_self && thread_new())
+int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen)
+{
+	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_acquire);
+	struct pl_count *c;
+
+	if (pl_word_state(w0) != PINLEASE_ACTIVE)
+		return -EAGAIN;
+	c = count_make(pl_word_slot(w0));
+	if (!c)
 		return -ENOMEM;
-	return chunk_new(pl_thread_self, slot) ? 0 : -ENOMEM;
+	count_add(&c->begin, n);
+	/* Pairs with pl_account_barrier(), whichever of the two that is. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&a->word, memory_order_relaxed) == w0) {
+		*gen = pl_word_gen(w0);
+		return 0;
+	}
+	count_add(&c->end, n);
+	return -EALREADY;
+}
+
+int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
+{
+	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_acquire);
+	struct pl_count *c;
+
+	if (pl_word_gen(w0) != gen)
+		return -ESTALE;
+	c = count_make(pl_word_slot(w0));
+	if (!c)
+		return -ESTALE;
+	count_add(&c->end, n);
+	atomic_thread_fence(memory_order_seq_cst);
+	return pl_word_state(w0) == PINLEASE_ACTIVE &&
+			       atomic_load_explicit(&a->word, memory_order_relaxed) == w0 ? 0 : -EALREADY;
 }
 
 int pl_account_setup(void)
@@ -130,11 +166,11 @@ int pl_account_setup(void)
 	if (!all.setup) {
 		r = pl_sys_key_new(&all.key, thread_fold);
 		if (!r) {
-			pl_account_full_fence = pl_sys_membarrier_register() != 0;
+			all.fenced = pl_sys_membarrier_register() != 0;
 #ifdef PL_UNDER_TSAN
-			pl_account_full_fence = true;
+			all.fenced = true;
 #endif
-			all.setup = 1;
+			all.setup = true;
 		}
 	}
 	pthread_mutex_unlock(&all.lock);
@@ -143,7 +179,7 @@ int pl_account_setup(void)
 
 void pl_account_barrier(void)
 {
-	if (pl_account_full_fence)
+	if (all.fenced)
 		atomic_thread_fence(memory_order_seq_cst);
 	else
 		pl_sys_membarrier();
@@ -244,8 +280,8 @@ void pl_account_set_state(struct pl_account *a, enum pinlease_state state)
 {
 	uint64_t w = word_of(a);
 
-	/* Sequentially consistent: the full-fence variant of begin pairs with this store. */
-	atomic_store(&a->word, pl_word(pl_word_gen(w), pl_word_slot(w), state));
+	/* Sequentially consistent: the fenced variant of begin pairs with this store. */
+	atomic_store(&a->word, pl_word(pl_word_gen(w), pl_word_slot(w), state) | (all.fenced ? PL_WORD_FENCED : 0));
 }
 
 static void retired_sweep(struct pl_account *a)
@@ -285,7 +321,7 @@ int pl_account_next_gen(struct pl_account *a)
 		old->next = a->retired;
 		a->retired = old;
 	}
-	atomic_store(&a->word, pl_word(pl_word_gen(w) + 1, slot, pl_word_state(w)));
+	atomic_store(&a->word, pl_word(pl_word_gen(w) + 1, slot, pl_word_state(w)) | (w & PL_WORD_FENCED));
 	return 0;
 }
 
@@ -339,7 +375,7 @@ void pl_account_forked(void)
 {
 	pthread_mutex_init(&all.lock, NULL);
 	all.threads.next = all.threads.prev = &all.threads;
-	if (pl_thread_self) {
+	if (pl_thread_self != &no_thread) {
 		pl_thread_self->next = pl_thread_self->prev = &all.threads;
 		all.threads.next = all.threads.prev = pl_thread_self;
 	}

@@ -67,8 +67,14 @@ struct pl_thread {
 	struct pl_thread *prev, *next;
 };
 
+/* Never NULL: a thread without counters points to one whose chunks are all missing. */
 extern __thread struct pl_thread *pl_thread_self __attribute__((tls_model("initial-exec")));
-extern bool pl_account_full_fence;	/* written once, before the first account is made */
+
+/*
+ * Set in the word's state byte where membarrier cannot be had: the granted way, which
+ * compares the whole byte, then costs nothing where it can.
+ */
+#define PL_WORD_FENCED 0x80u
 
 static inline uint64_t pl_word(uint32_t gen, uint32_t slot, enum pinlease_state state)
 {
@@ -87,27 +93,16 @@ static inline uint32_t pl_word_slot(uint64_t word)
 
 static inline enum pinlease_state pl_word_state(uint64_t word)
 {
-	return (enum pinlease_state)(word & 0xff);
-}
-
-/* Pairs with pl_account_barrier(). */
-static inline void pl_account_light_barrier(void)
-{
-	atomic_signal_fence(memory_order_seq_cst);
-	if (pl_unlikely(pl_account_full_fence))
-		atomic_thread_fence(memory_order_seq_cst);
+	return (enum pinlease_state)(word & 0x7f);
 }
 
 /* This thread's counter, or NULL: it has none yet. */
 static inline struct pl_count *pl_account_count(uint32_t slot)
 {
-	struct pl_thread *self = pl_thread_self;
-	struct pl_count *chunk;
-
-	if (pl_unlikely(!self))
-		return NULL;
 	/* Relaxed: written by this thread. */
-	chunk = atomic_load_explicit(&self->chunk[slot >> PL_CHUNK_SHIFT], memory_order_relaxed);
+	struct pl_count *chunk =
+		atomic_load_explicit(&pl_thread_self->chunk[slot >> PL_CHUNK_SHIFT], memory_order_relaxed);
+
 	return pl_likely(chunk) ? &chunk[slot & (PL_CHUNK_SLOTS - 1)] : NULL;
 }
 
@@ -119,25 +114,25 @@ static inline void pl_count_end(struct pl_count *c, uint32_t n)
 }
 
 /*
- * 0 and *gen; -EAGAIN: refused; -EALREADY: refused, and whoever waits must look again;
- * -ENXIO: this thread needs a counter first. No calls in here: the caller stays a leaf.
+ * The granted way alone, with no calls in it, so that dma_begin and dma_end are leaves:
+ * 0 and *gen, or any other answer: nothing has been counted, call the whole one.
  */
-static inline int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen)
+static inline int pl_account_begin_fast(struct pl_account *a, uint32_t n, uint32_t *gen)
 {
 	/* Acquire: what the restore set up happens before DMA into it. */
-	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_acquire), w1;
+	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_acquire);
 	struct pl_count *c;
 
-	if (pl_unlikely(pl_word_state(w0) != PINLEASE_ACTIVE))
+	if (pl_unlikely((uint8_t)w0 != PINLEASE_ACTIVE))
 		return -EAGAIN;
 	c = pl_account_count(pl_word_slot(w0));
 	if (pl_unlikely(!c))
 		return -ENXIO;
 	atomic_store_explicit(&c->begin, atomic_load_explicit(&c->begin, memory_order_relaxed) + n,
 			      memory_order_relaxed);
-	pl_account_light_barrier();
-	w1 = atomic_load_explicit(&a->word, memory_order_relaxed);
-	if (pl_likely(w1 == w0)) {
+	/* The breaker's membarrier makes a full barrier of this one. */
+	atomic_signal_fence(memory_order_seq_cst);
+	if (pl_likely(atomic_load_explicit(&a->word, memory_order_relaxed) == w0)) {
 		*gen = pl_word_gen(w0);
 		return 0;
 	}
@@ -145,25 +140,29 @@ static inline int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *g
 	return -EALREADY;
 }
 
-/* 0; -EALREADY: whoever waits must look again; -ESTALE: of an older generation, or no counter: pl_account_end_late(). */
-static inline int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
+/* 0: ended. -EALREADY: ended, and whoever waits must look again. Else: nothing was counted, call the whole one. */
+static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t gen)
 {
-	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed), w1;
+	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed);
 	struct pl_count *c;
 
-	if (pl_unlikely(pl_word_gen(w0) != gen))
-		return -ESTALE;
+	if (pl_unlikely(pl_word_gen(w0) != gen || (uint8_t)w0 != PINLEASE_ACTIVE))
+		return -EAGAIN;
 	c = pl_account_count(pl_word_slot(w0));
 	if (pl_unlikely(!c))
-		return -ESTALE;
+		return -ENXIO;
 	pl_count_end(c, n);
-	pl_account_light_barrier();
-	w1 = atomic_load_explicit(&a->word, memory_order_relaxed);
-	return pl_likely(pl_word_state(w1) == PINLEASE_ACTIVE && w1 == w0) ? 0 : -EALREADY;
+	atomic_signal_fence(memory_order_seq_cst);
+	return pl_likely(atomic_load_explicit(&a->word, memory_order_relaxed) == w0) ? 0 : -EALREADY;
 }
 
-/* The calling thread's counter for account's slot: 0, -ENOMEM. */
-int pl_account_first_use(struct pl_account *a);
+/*
+ * begin, whole: 0 and *gen; -EAGAIN: refused; -EALREADY: refused, and whoever waits must
+ * look again; -ENOMEM: no counter for this thread.
+ */
+int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen);
+/* end, whole: 0; -EALREADY: whoever waits must look again; -ESTALE: pl_account_end_late() under the file's lock. */
+int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen);
 /* Once a process: registers with membarrier, the thread-exit key. 0, -ENOMEM, -EAGAIN. */
 int pl_account_setup(void);
 /* Between storing a word and summing: one for any number of accounts. */

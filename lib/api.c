@@ -247,10 +247,12 @@ static __attribute__((noinline, cold)) int begin_slow(struct pinlease *lease, ui
 {
 	if (pl_env_forked(lease_env(lease)))
 		return -ECHILD;
-	if (err == -ENXIO)
-		return pl_account_first_use(&lease->account) ? -ENOMEM : pinlease_dma_begin(lease, n, gen);
+	if (err != -EALREADY)
+		err = pl_account_begin(&lease->account, n, gen);
 	if (err == -EALREADY)
 		pl_lease_poke(lease);
+	else if (err != -EAGAIN)
+		return err;
 	return pl_account_state(&lease->account) == PINLEASE_LOST ? -ESTALE : -EAGAIN;
 }
 
@@ -260,7 +262,7 @@ PL_API int pinlease_dma_begin(struct pinlease *lease, uint32_t n, uint32_t *gen)
 
 	if (pl_unlikely(!lease || !gen))
 		return -EINVAL;
-	r = pl_account_begin(&lease->account, n, gen);
+	r = pl_account_begin_fast(&lease->account, n, gen);
 	return pl_likely(!r) ? 0 : begin_slow(lease, n, gen, r);
 }
 
@@ -268,9 +270,11 @@ static __attribute__((noinline, cold)) void end_slow(struct pinlease *lease, uin
 {
 	if (pl_env_forked(lease_env(lease)))
 		return;
+	if (err != -EALREADY)
+		err = pl_account_end(&lease->account, n, gen);
 	if (err == -ESTALE)
 		pl_lease_end_late(lease, n, gen);
-	else
+	else if (err)
 		pl_lease_poke(lease);
 }
 
@@ -280,7 +284,7 @@ PL_API void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen)
 
 	if (pl_unlikely(!lease))
 		return;
-	r = pl_account_end(&lease->account, n, gen);
+	r = pl_account_end_fast(&lease->account, n, gen);
 	if (pl_unlikely(r))
 		end_slow(lease, n, gen, r);
 }
