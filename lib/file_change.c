@@ -22,6 +22,11 @@ struct change {
 	uint64_t arg_off, arg_len;
 };
 
+static bool change_touches(const struct change *c, const struct pinlease *lease)
+{
+	return lease->off < c->end && lease->off + lease->len > c->off;
+}
+
 /* Calls fn for every lease the change touches. */
 static void change_each(struct pinlease_file *file, const struct change *c,
 			void (*fn)(struct pinlease *lease, const struct change *c))
@@ -31,7 +36,7 @@ static void change_each(struct pinlease_file *file, const struct change *c,
 
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
-		if (lease->off < c->end && lease->off + lease->len > c->off)
+		if (change_touches(c, lease))
 			fn(lease, c);
 	}
 }
@@ -40,7 +45,7 @@ static void change_break(struct pinlease *lease, const struct change *c)
 {
 	uint64_t off = pl_sub_sat(c->off, lease->off), end = pl_min_u64(c->end - lease->off, lease->now_len);
 
-	if (pl_lease_state(lease) != PINLEASE_ACTIVE || lease->releasing)
+	if (pl_lease_state(lease) != PINLEASE_ACTIVE)
 		return;
 	lease->waited = true;
 	off = pl_min_u64(off, end);
@@ -74,7 +79,7 @@ static bool lease_in_the_way(const struct pinlease *lease)
 }
 
 /* Locked. Waits until every touched lease is fenced and written; -EBUSY: one cannot be. */
-static int change_drain(struct pinlease_file *file, const struct change *c)
+static int change_drain(struct pinlease_file *file)
 {
 	uint64_t latest = 0, now;
 	struct pl_list *pos;
@@ -97,9 +102,20 @@ static int change_drain(struct pinlease_file *file, const struct change *c)
 			return -EBUSY;
 		pl_sys_cond_wait(&file->cond, &file->lock, now + 100 * PL_NS_PER_MS);
 	}
-	change_each(file, c, change_revoke);
-	pl_events_wake(&file->env->events);
 	return 0;
+}
+
+static bool change_unsettled(struct pinlease_file *file, const struct change *c)
+{
+	struct pl_list *pos;
+	struct pinlease *lease;
+
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		if (change_touches(c, lease) && (lease->busy || pl_lease_state(lease) == PINLEASE_INIT))
+			return true;
+	}
+	return false;
 }
 
 static int change_apply(struct pinlease_file *file, const struct change *c)
@@ -135,9 +151,8 @@ static void change_restore(struct pinlease_file *file)
 			break;
 		}
 	}
-	/* Overtaken by a break from outside: they come back with the others. */
-	if (file->state == PL_FILE_FREE)
-		pl_file_want(file, pl_sys_now() + file->backoff_ns);
+	/* Overtaken by a break from outside, they come back with the others; and others may have waited for us. */
+	pl_file_want(file, pl_sys_now() + (file->state == PL_FILE_FREE ? file->backoff_ns : 0));
 }
 
 static int file_change(struct pinlease_file *file, const struct change *c)
@@ -155,11 +170,16 @@ static int file_change(struct pinlease_file *file, const struct change *c)
 		return -EAGAIN;
 	}
 	file->changing = true;
+	/* An acquire or a restore under way has looked at the size already: let finish, and broken then. */
+	while (change_unsettled(file, c))
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	change_each(file, c, change_break);
 	pl_account_barrier();
 	pl_events_wake(&file->env->events);
 	change_each(file, c, change_look);
-	r = change_drain(file, c);
+	r = change_drain(file);
+	change_each(file, c, change_revoke);
+	pl_events_wake(&file->env->events);
 	if (!r) {
 		pthread_mutex_unlock(&file->lock);
 		r = change_apply(file, c);

@@ -214,7 +214,7 @@ void pl_lease_run(struct pl_work *work)
 		pl_lease_queue(lease, lease->until_ns);
 	switch (pl_lease_state(lease)) {
 	case PINLEASE_REVOKED:
-		if (lease->fenced && file->state == PL_FILE_HELD && pl_lease_wants(lease)) {
+		if (lease->fenced && file->state == PL_FILE_HELD && !file->changing && pl_lease_wants(lease)) {
 			pl_lease_restore_step(lease, NULL);
 			break;
 		}

@@ -102,6 +102,7 @@ static void acquire_leave(struct pinlease_file *file, struct pinlease *lease)
 	pl_range_remove(&file->ranges, &lease->range);
 	pl_lease_unhold(lease);
 	pl_file_settle(file);
+	pthread_cond_broadcast(&file->cond);
 	pthread_mutex_unlock(&file->lock);
 }
 
@@ -316,6 +317,7 @@ int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
 	broken = file->state != PL_FILE_HELD;
 	if (!broken)
 		pl_lease_activate(lease);
+	pthread_cond_broadcast(&file->cond);
 	pthread_mutex_unlock(&file->lock);
 	if (!broken) {
 		*out = lease;

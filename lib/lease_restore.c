@@ -100,6 +100,9 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 				       &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		lease->staged.len = lease->now_len;
+		/* What LOST had kept is dropped here, and not before: an attempt that got no guard kept it. */
+		if (!first && lease->staged.dirty)
+			pl_staged_clean(&lease->staged);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
 		if (!first || !(lease->flags & PINLEASE_L_FILL_NONE))
 			r = pl_staged_fill(&lease->staged, lease->file->fd, lease_stop, lease, &at);
@@ -180,8 +183,6 @@ int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why)
 			pl_why_set(why, PINLEASE_AT_REGISTER, PINLEASE_WHY_MEMORY, r);
 	}
 	if (!r) {
-		if (lease->staged.dirty)
-			pl_staged_clean(&lease->staged);
 		pl_lease_activate(lease);
 		restore_emit(lease, 0);
 	} else {
@@ -233,7 +234,7 @@ int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why)
 	int r;
 
 	pthread_mutex_lock(&file->lock);
-	while (lease->busy)
+	while (lease->busy || file->changing)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	switch (pl_lease_state(lease)) {
 	case PINLEASE_ACTIVE:
