@@ -110,6 +110,7 @@ static int file_init(struct pinlease_file *file, struct pl_env *env, int fd, con
 		return r;
 	pthread_mutex_init(&file->lock, NULL);
 	pl_list_init(&file->leases);
+	pl_list_init(&file->buried);
 	pl_work_init(&file->work, pl_file_run);
 	file->env = env;
 	file->fd = fd;
@@ -123,6 +124,14 @@ static int file_init(struct pinlease_file *file, struct pl_env *env, int fd, con
 
 static void file_free(struct pinlease_file *file)
 {
+	struct pl_list *pos, *next;
+	struct pinlease *lease;
+
+	pl_list_for_each_safe(pos, next, &file->buried) {
+		lease = pl_container(pos, struct pinlease, link);
+		pl_agenda_cancel(&file->env->agenda, &lease->work);
+		pl_lease_destroy(lease);
+	}
 	if (file->base.addr)
 		pl_filemap_free(&file->base);
 	pthread_cond_destroy(&file->cond);

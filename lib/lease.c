@@ -205,6 +205,10 @@ void pl_lease_run(struct pl_work *work)
 	struct pinlease_file *file = lease->file;
 	uint64_t now = pl_sys_now();
 
+	if (lease->orphan) {
+		pl_lease_orphan(lease);
+		return;
+	}
 	pthread_mutex_lock(&file->lock);
 	if (lease->busy) {
 		pthread_mutex_unlock(&file->lock);

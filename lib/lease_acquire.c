@@ -175,18 +175,6 @@ static void lease_unmap(struct pinlease *lease)
 	memset(&lease->staged, 0, sizeof(lease->staged));
 }
 
-/* A provider that registered a moment ago and now will not let go is given a second; the lease stays then. */
-static int acquire_unpin(struct pinlease *lease)
-{
-	uint64_t until = pl_sys_now() + PL_NS_PER_S;
-	int r;
-
-	do {
-		r = pl_lease_unpin(lease);
-	} while (r && pl_sys_now() < until);
-	return r;
-}
-
 static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const struct pinlease_opts *o,
 		       struct pinlease_why *why)
 {
@@ -209,7 +197,7 @@ static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const 
 	r = pl_lease_prepare(lease, true, why);
 	if (!r)
 		return 0;
-	acquire_unpin(lease);
+	/* The registration comes last: it is what failed, or was not made. */
 	if (lease->reg_count)
 		pl_reg_fini(&lease->first);
 	lease->reg_count = 0;
@@ -288,6 +276,36 @@ void pl_lease_destroy(struct pinlease *lease)
 	pl_sys_free(lease);
 }
 
+/*
+ * An acquire failed, and the provider will not deregister what it registered a moment
+ * ago: the memory may still be reached. The lease that never was keeps the guard, and the
+ * workers go on trying; then it waits, out of the way, for the file to be closed.
+ */
+void pl_lease_orphan(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+	uint64_t retry = pl_sys_now() + 50 * PL_NS_PER_MS;
+	int r;
+
+	if (!lease->orphan) {
+		lease->orphan = true;
+		pl_log_write(&file->env->log, 3, "lease %p: cannot deregister after a failed acquire",
+			     (void *)lease);
+		r = -EBUSY;
+	} else {
+		r = pl_lease_unpin(lease);
+	}
+	if (r) {
+		pl_agenda_queue(&file->env->agenda, &lease->work, retry, retry, false);
+		return;
+	}
+	lease_unmap(lease);
+	acquire_leave(file, lease);
+	pthread_mutex_lock(&file->lock);
+	pl_list_add_tail(&file->buried, &lease->link);
+	pthread_mutex_unlock(&file->lock);
+}
+
 int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *o,
 		     struct pinlease_why *why, struct pinlease **out)
 {
@@ -307,10 +325,8 @@ int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
 		return r;
 	}
 	r = acquire_modes(lease, o, why);
-	if (!r && lease->now_len < len) {
+	if (!r && lease->now_len < len)
 		r = refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
-		acquire_unpin(lease);
-	}
 	if (r)
 		goto leave;
 	pthread_mutex_lock(&file->lock);
@@ -323,9 +339,12 @@ int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
 		*out = lease;
 		return 0;
 	}
-	acquire_unpin(lease);
 	r = refuse(why, PINLEASE_AT_GUARD, PINLEASE_WHY_BROKEN, -EAGAIN);
 leave:
+	if (pl_lease_unpin(lease)) {
+		pl_lease_orphan(lease);
+		return r;
+	}
 	acquire_leave(file, lease);
 	pl_lease_destroy(lease);
 	return r;

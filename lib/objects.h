@@ -64,6 +64,7 @@ struct pinlease_file {
 	struct pl_guard guard;			/* file's lock, with what follows */
 	enum pl_file_state state;
 	struct pl_list leases;
+	struct pl_list buried;			/* orphans that could be undone, freed with the file */
 	struct pl_range_tree ranges;
 	uint32_t holds;
 	bool changing;				/* a layout change of our own is under way */
@@ -117,6 +118,7 @@ struct pinlease {
 	bool sync_failed;
 	bool waited;				/* a release or own change takes it on from FENCING */
 	bool releasing, gave_up;
+	bool orphan;				/* INIT: its acquire failed, but it is registered */
 };
 
 static inline bool pl_env_forked(const struct pl_env *env)
