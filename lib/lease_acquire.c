@@ -99,6 +99,9 @@ static void acquire_leave(struct pinlease_file *file, struct pinlease *lease)
 	pthread_mutex_lock(&file->lock);
 	pl_lease_close(lease);
 	pl_list_del(&lease->link);
+	/* In the same breath: a close that finds no lease frees the file. */
+	if (lease->orphan)
+		pl_list_add_tail(&file->buried, &lease->link);
 	pl_range_remove(&file->ranges, &lease->range);
 	pl_lease_unhold(lease);
 	pl_file_settle(file);
@@ -301,9 +304,6 @@ void pl_lease_orphan(struct pinlease *lease)
 	}
 	lease_unmap(lease);
 	acquire_leave(file, lease);
-	pthread_mutex_lock(&file->lock);
-	pl_list_add_tail(&file->buried, &lease->link);
-	pthread_mutex_unlock(&file->lock);
 }
 
 int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *o,
