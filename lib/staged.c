@@ -161,8 +161,13 @@ static uint64_t staged_find(const struct pl_staged *s, uint64_t page, uint64_t l
 bool pl_staged_next(struct pl_staged *s, uint64_t from, uint64_t end, uint64_t max_bytes, bool clear,
 		    uint64_t *off, uint64_t *len)
 {
-	uint64_t limit = staged_pages(s, pl_min_u64(end, s->len)), first, last;
+	uint64_t limit, first, last;
 
+	/* Not by pages: who goes on behind the last run, which ends within a page, must not meet it again. */
+	end = pl_min_u64(end, s->len);
+	if (from >= end)
+		return false;
+	limit = staged_pages(s, end);
 	first = staged_find(s, from / s->page, limit, true);
 	if (first >= limit)
 		return false;

@@ -101,7 +101,8 @@ int pl_sys_stat(int fd, struct pl_sys_stat *st)
 		.mode = s.st_mode,
 		.fs_magic = (uint32_t)fs.f_type,
 		.block = (uint64_t)fs.f_bsize,
-		.avail = fs.f_bavail * (uint64_t)fs.f_bsize,
+		/* A memory file system without a limit says 0 of 0. */
+		.avail = fs.f_blocks ? fs.f_bavail * (uint64_t)fs.f_bsize : UINT64_MAX,
 	};
 	/* Only statx tells of DAX; where it is refused (seccomp) no fs-dax is assumed. */
 	if (!statx(fd, "", AT_EMPTY_PATH, 0, &stx))
