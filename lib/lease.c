@@ -191,6 +191,8 @@ void pl_lease_fence(struct pinlease *lease)
 		lease_dereg_failed(lease, r);
 	} else {
 		lease->fenced = true;
+		pl_log_write(&file->env->log, 7, "lease %p gen %u: fenced", (void *)lease,
+			     pl_account_gen(&lease->account));
 		if (!lease->written)
 			pl_lease_write_back(lease);
 		lease->busy = false;
