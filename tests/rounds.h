@@ -4,8 +4,14 @@
  * PL_ROUNDS(name, ci, full): scripts/test runs the ci counts, scripts/test --long
  * the full ones (PINLEASE_TIER=long in the environment).
  */
-PL_ROUNDS(truncate_rounds, 20, 200)	/* rdma: break rounds under load, per kernel */
+PL_ROUNDS(truncate_rounds, 6, 50)	/* rdma: break rounds under load, per file system and way of restoring */
 PL_ROUNDS(unguarded_rounds, 20, 20)	/* rdma: rounds in which the control must lose */
-PL_ROUNDS(kill_rounds, 20, 100)		/* rdma, uring: owners killed under load, per kernel */
+PL_ROUNDS(kill_rounds, 20, 100)		/* rdma, uring: owners killed under load, per kernel and order */
 PL_ROUNDS(kill_control_rounds, 20, 100)	/* rdma: controls of the kill rounds */
+PL_ROUNDS(kill_control_late, 1, 11)	/* rdma: of those, how many must see late writes at least */
 PL_ROUNDS(mass_files, 2000, 2000)	/* uring, unit: files broken at once */
+PL_ROUNDS(heap_steps, 20000, 1000000)	/* unit: pushes and removes against the model */
+PL_ROUNDS(range_steps, 5000, 200000)	/* unit: inserts, removes and queries against the model */
+PL_ROUNDS(account_breaks, 2000, 100000)	/* unit: breaks against four threads that begin and end */
+PL_ROUNDS(registry_objects, 20000, 1000000) /* unit: objects replaced under threads that look them up */
+PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread that takes them */
