@@ -171,7 +171,7 @@ bool pl_staged_next(struct pl_staged *s, uint64_t from, uint64_t end, uint64_t m
 	first = staged_find(s, from / s->page, limit, true);
 	if (first >= limit)
 		return false;
-	limit = pl_min_u64(limit, first + pl_max_u64(1, staged_pages(s, max_bytes)));
+	limit = pl_min_u64(limit, first + pl_max_u64(1, staged_pages(s, pl_min_u64(max_bytes, s->len))));
 	last = staged_find(s, first + 1, limit, false);
 	*off = first * s->page;
 	*len = pl_min_u64(last * s->page, s->len) - *off;
