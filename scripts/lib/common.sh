@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
 # What every script here shares: messages, the tree, the cache folder and the
 # installing of Debian packages. Sourced by bash, never run.
@@ -12,6 +13,7 @@ die() { say "$*"; exit "${PL_DIE_STATUS:-1}"; }
 help_of() { awk 'NR > 2 && !/^#/ { exit } NR > 2 { sub(/^# ?/, ""); print }' "$1"; }
 
 # Kernels and initramfs files are kept here, outside the tree; it may be deleted at will.
+# shellcheck disable=SC2034 # for those who source this
 PL_CACHE=${PINLEASE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/pinlease}
 
 seconds_since() { echo $(($(date +%s) - $1)); }

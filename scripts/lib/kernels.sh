@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Finds, fetches and unpacks the guest kernels, and makes their initramfs.
 # Sourced by scripts/vm after common.sh.

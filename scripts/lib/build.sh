@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Configuring and building the tree by its CMake presets. Sourced after common.sh.
+
+# Shows what a compiler says, and of ninja's own lines one in twenty.
+build_progress() {
+	awk '/^\[[0-9]+\/[0-9]+\]/ { if (n++ % 20 == 0) print "  " $0; fflush(); next } { print "  " $0; fflush() }' >&2
+}
+
+# configure_tree PRESET [-DNAME=VALUE...]
+configure_tree() {
+	local log
+	if ! log=$(cd "$PL_TOP" && cmake --preset "$@" 2>&1); then
+		echo "$log" >&2
+		die "cmake --preset $1 failed"
+	fi
+}
+
+# build_tree PRESET: nothing is compiled that is up to date.
+build_tree() (
+	set -o pipefail
+	began=$(date +%s)
+	cd "$PL_TOP" && cmake --build --preset "$1" -- -j "$(nproc)" 2>&1 | build_progress || die "the build of preset $1 failed"
+	say "built $1 in $(seconds_since "$began") s"
+)
