@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <pthread.h>
+#include <string.h>
 
 #include "account.h"
 #include "sys.h"
@@ -371,12 +372,24 @@ uint32_t pl_account_begun(struct pl_account *a)
 	return begins;
 }
 
+/*
+ * Nothing of the parent's is counted here, and a new lease of the child's must find its
+ * slot at nought. The counters of this thread go too: so a begin of an inherited lease,
+ * ACTIVE for ever, comes to its first use, where the fork is noticed.
+ */
 void pl_account_forked(void)
 {
+	struct pl_count *chunk;
+	uint32_t i;
+
 	pthread_mutex_init(&all.lock, NULL);
 	all.threads.next = all.threads.prev = &all.threads;
-	if (pl_thread_self != &no_thread) {
-		pl_thread_self->next = pl_thread_self->prev = &all.threads;
-		all.threads.next = all.threads.prev = pl_thread_self;
+	memset(all.used, 0, sizeof(all.used));
+	for (i = 0; i < PL_CHUNKS; i++) {
+		chunk = atomic_load_explicit(&all.threads.chunk[i], memory_order_relaxed);
+		if (chunk)
+			memset((void *)chunk, 0, PL_CHUNK_SLOTS * sizeof(*chunk));
 	}
+	pthread_setspecific(all.key, NULL);
+	pl_thread_self = &no_thread;
 }

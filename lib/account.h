@@ -181,7 +181,7 @@ uint64_t pl_account_late(struct pl_account *a);
 void pl_account_end_late(struct pl_account *a, uint32_t n, uint32_t gen);
 /* Begins counted so far in this slot, for "has anybody begun at all". */
 uint32_t pl_account_begun(struct pl_account *a);
-/* fork child: forget every thread but this one. */
+/* fork child: forget every thread and every count. */
 void pl_account_forked(void);
 
 static inline uint32_t pl_account_gen(struct pl_account *a)
