@@ -89,8 +89,8 @@ static int submit(struct pinlease_uring *ring, const struct plu_request *want, u
 	return ret;
 }
 
-int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len,
-			int fd, uint64_t fd_off, uint64_t user_data)
+PLU_API int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off,
+				uint32_t len, int fd, uint64_t fd_off, uint64_t user_data)
 {
 	struct plu_request want = {.lease = lease,
 				   .len = len,
@@ -102,8 +102,8 @@ int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uin
 	return submit(ring, &want, off);
 }
 
-int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len,
-			 int fd, uint64_t fd_off, uint64_t user_data)
+PLU_API int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off,
+				 uint32_t len, int fd, uint64_t fd_off, uint64_t user_data)
 {
 	struct plu_request want = {.lease = lease,
 				   .len = len,
@@ -115,7 +115,7 @@ int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, ui
 	return submit(ring, &want, off);
 }
 
-int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *lease)
+PLU_API int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *lease)
 {
 	struct plu_list ended = {NULL, NULL, 0};
 	struct plu_request *request, *next;
@@ -175,8 +175,8 @@ static void take_done(struct pinlease_uring *ring, struct pinlease_uring_complet
 		return; /* only when it is clear already */
 }
 
-int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_completion *completion,
-			int timeout_ms)
+PLU_API int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_completion *completion,
+				int timeout_ms)
 {
 	uint64_t until_ns = timeout_ms > 0 ? plu_now() + (uint64_t)timeout_ms * 1000000u : 0;
 	int ret;
@@ -202,14 +202,14 @@ int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_compl
 	return ret;
 }
 
-int pinlease_uring_fd(const struct pinlease_uring *ring)
+PLU_API int pinlease_uring_fd(const struct pinlease_uring *ring)
 {
 	if (!ring)
 		return -EINVAL;
 	return ring->forked ? -ECHILD : ring->event_fd;
 }
 
-int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uring_info *info)
+PLU_API int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uring_info *info)
 {
 	struct pinlease_uring_info now = {0};
 	int ret;

@@ -181,7 +181,7 @@ fds:
 	return ret;
 }
 
-int pinlease_uring_new(uint32_t entries, uint32_t buffers, struct pinlease_uring **out)
+PLU_API int pinlease_uring_new(uint32_t entries, uint32_t buffers, struct pinlease_uring **out)
 {
 	struct pinlease_uring *ring;
 	int ret;
@@ -217,7 +217,7 @@ static bool has_buffers(struct pinlease_uring *ring)
 	return found;
 }
 
-int pinlease_uring_free(struct pinlease_uring *ring)
+PLU_API int pinlease_uring_free(struct pinlease_uring *ring)
 {
 	bool busy;
 

@@ -25,6 +25,8 @@
 
 #include <pinlease/uring.h>
 
+#define PLU_API __attribute__((visibility("default"))) /* what leaves the library, with the symbol map */
+
 #define PLU_FENCE_MS	1000	/* unpin gives up waiting for requests it cancelled, and is called again */
 #define PLU_RECANCEL_MS 10	/* a request on its way from poll to issue escapes a cancel: ask again */
 #define PLU_UNPIN_MS	10	/* unpin waits for the pages to be given back: at once since 6.13 */

@@ -217,7 +217,7 @@ static const struct pinlease_backend backend = {
 	.unpin = unpin,
 };
 
-const struct pinlease_backend *pinlease_uring_backend(void)
+PLU_API const struct pinlease_backend *pinlease_uring_backend(void)
 {
 	return &backend;
 }
