@@ -120,8 +120,11 @@ static bool change_unsettled(struct pinlease_file *file, const struct change *c)
 
 static int change_apply(struct pinlease_file *file, const struct change *c)
 {
-	int r;
+	/* Never of another file that has got our number. */
+	int r = pl_fileid_same(file->fd, &file->id);
 
+	if (r)
+		return r;
 	do {
 		r = c->truncate ? pl_sys_truncate(file->fd, c->arg_len) :
 				  pl_sys_allocate(file->fd, c->mode, c->arg_off, c->arg_len);

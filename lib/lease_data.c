@@ -23,6 +23,15 @@ static bool lease_maybe_written(struct pinlease *lease)
 	return pl_account_begun(&lease->account) != lease->begun;
 }
 
+/* The application may have closed our descriptor: another file's number by now, and another file's data. */
+static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
+{
+	struct pinlease_file *file = lease->file;
+	int r = pl_fileid_same(file->fd, &file->id);
+
+	return r ? r : pl_staged_write(&lease->staged, file->fd, off, len);
+}
+
 /*
  * Locked. Chunk by chunk, with a look at the clock before each: a chunk written after the
  * kernel let the opener on would land in what is somebody else's file by then. F_GETLEASE
@@ -47,7 +56,7 @@ void pl_lease_write_back(struct pinlease *lease)
 			break;
 		}
 		pthread_mutex_unlock(&file->lock);
-		r = pl_staged_write(&lease->staged, file->fd, off, len);
+		r = file_write(lease, off, len);
 		if (!r)
 			pl_staged_clear(&lease->staged, off, len);
 		pthread_mutex_lock(&file->lock);
@@ -106,7 +115,7 @@ static int sync_staged(struct pinlease *lease, uint64_t from, uint64_t end)
 			if (!sync_may_clear(lease))
 				pl_staged_mark(&lease->staged, off, len);
 		}
-		r = pl_staged_write(&lease->staged, lease->file->fd, off, len);
+		r = file_write(lease, off, len);
 		if (r) {
 			pl_staged_mark(&lease->staged, off, len);
 			return r;

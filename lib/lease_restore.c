@@ -118,10 +118,12 @@ static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 	struct pl_sys_stat st;
 	int r = pl_sys_stat(lease->file->fd, &st);
 
-	if (!r && st.size <= lease->off)
+	if (!r && (st.dev != lease->file->id.dev || st.ino != lease->file->id.ino))
+		r = -EBADF;
+	else if (!r && st.size <= lease->off)
 		r = -ENODATA;
 	if (r) {
-		pl_why_set(why, PINLEASE_AT_SIZE, r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_BAD_FD, r);
+		pl_why_set(why, PINLEASE_AT_SIZE, r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_FD_REPLACED, r);
 		return r;
 	}
 	lease->now_len = pl_min_u64(lease->len, st.size - lease->off);
