@@ -119,7 +119,7 @@ static int lease_let_go(struct sim_ofd *ofd)
 {
 	sim_judge_let_go(ofd);
 	if (ofd->lease == F_UNLCK) {
-		if (!ofd->expired_unlock)
+		if (ofd->armed_once && !ofd->expired_unlock)
 			sim_violate("I2", "lets a lease go that it does not hold: the same break answered twice");
 		ofd->expired_unlock = false;
 		return -EAGAIN;

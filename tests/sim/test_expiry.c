@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The kernel did not wait: stopped processes, providers that do not let go, disks that hang. */
+#include <errno.h>
+#include <fcntl.h>
+#include <infiniband/verbs.h>
+#include <unistd.h>
+
+#include "sys.h"
+#include "world.h"
+
+#define SHORT_NS SIM_MS
+#define LIMIT	 (SIM_BREAK_TIME_S * SIM_S)
+
+static const struct pinlease_opts staged = { .mode = PINLEASE_MODE_STAGED };
+
+/* The process is stopped with a writer at the door, longer than the kernel waits. */
+static void stopped_past_the_limit(struct sim_opener *o)
+{
+	sim_sleep(LIMIT + SIM_S);
+	assert_true(sim_opener_expired(o));
+	sim_continue();
+	sim_opener_end(o);
+}
+
+static void test_stopped_with_a_writer(struct world *w)
+{
+	struct pinlease_view view;
+	struct pinlease_event ev;
+	struct pinlease *lease;
+	struct sim_dma dma;
+	uint32_t gen;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	view = world_view(lease);
+	gen = world_begin(lease, 3);
+	sim_stop();
+	sim_dma_write(&dma, view.rkey, view.iova, 100, 5, LIMIT + SIM_MS);
+	stopped_past_the_limit(sim_open(w->path, O_RDWR));
+	/* Nothing can be done about it, and nothing is passed over in silence. */
+	assert_int_equal(sim_dma_late(), 1);
+	world_event(w, PINLEASE_EV_BREAK);
+	ev = world_event(w, PINLEASE_EV_LOST);
+	assert_int_equal(ev.err, -ETIME);
+	assert_int_equal(ev.in_flight, 3);
+	assert_int_equal(pinlease_dma_begin(lease, 1, &gen), -ESTALE);
+	/* Never left by automatic restore. */
+	sim_sleep(10 * SIM_S);
+	world_no_event(w);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	assert_int_equal(world_event(w, PINLEASE_EV_RESTORED).gen, view.gen + 1);
+	pinlease_dma_end(lease, 3, gen);
+	world_opener_in(sim_open(w->path, O_RDWR), SHORT_NS);
+	world_close(w);
+}
+
+/* The reader's expiry downgrades the lease, and F_UNLCK answers 0: only our own clock tells. */
+static void test_stopped_with_a_reader(struct world *w)
+{
+	struct pinlease *pinned, *memory;
+	struct pinlease_event ev;
+
+	world_open(w, PINLEASE_WRITE);
+	pinned = world_lease(w, 0, 4 * SIM_PAGE, NULL);
+	memory = world_lease(w, 8 * SIM_PAGE, 4 * SIM_PAGE, &staged);
+	world_write(memory, 0, 2 * SIM_PAGE, 33);
+	sim_stop();
+	stopped_past_the_limit(sim_open(w->path, O_RDONLY));
+	world_event(w, PINLEASE_EV_BREAK);
+	ev = world_event(w, PINLEASE_EV_REVOKED);
+	assert_ptr_equal(ev.lease, pinned);
+	world_event(w, PINLEASE_EV_BREAK);
+	ev = world_event(w, PINLEASE_EV_LOST);
+	assert_ptr_equal(ev.lease, memory);
+	assert_int_equal(ev.lost_bytes, 4 * SIM_PAGE);
+	/* What the reader saw from the first moment is what stays there. */
+	assert_true(sim_file_is(w->path, 0, WORLD_SIZE, 1));
+	world_reach(pinned, PINLEASE_ACTIVE);
+	assert_int_equal(world_state(memory), PINLEASE_LOST);
+	world_close(w);
+}
+
+static void test_stopped_staged_data_is_kept(struct world *w)
+{
+	const char *other = sim_file("other", 0);
+	struct pinlease *lease;
+	struct pinlease_event ev;
+	int fd;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, SIM_PAGE, 4 * SIM_PAGE, &staged);
+	world_write(lease, 0, 4 * SIM_PAGE, 44);
+	sim_stop();
+	stopped_past_the_limit(sim_truncate(w->path, WORLD_SIZE));
+	world_event(w, PINLEASE_EV_BREAK);
+	ev = world_event(w, PINLEASE_EV_LOST);
+	assert_int_equal(ev.lost_bytes, 4 * SIM_PAGE);
+	assert_true(sim_file_is(w->path, 0, WORLD_SIZE, 1));
+	fd = open(other, O_RDWR);
+	assert_int_equal(pinlease_save(lease, fd), 0);
+	close(fd);
+	assert_true(sim_file_is(other, SIM_PAGE, 4 * SIM_PAGE, 44));
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	assert_true(sim_file_is(w->path, 0, WORLD_SIZE, 1));
+	world_close(w);
+}
+
+/* Long, but not too long: what is left of the time is enough. */
+static void test_stopped_and_continued_in_time(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, 4 * SIM_PAGE, &staged);
+	world_write(lease, 0, 4 * SIM_PAGE, 55);
+	world_begin(lease, 1);
+	sim_stop();
+	o = sim_open(w->path, O_RDWR);
+	sim_sleep(LIMIT - 2 * SIM_S);
+	sim_continue();
+	world_opener_in(o, LIMIT - 2 * SIM_S + SHORT_NS);
+	world_event(w, PINLEASE_EV_BREAK);
+	assert_int_equal(world_event(w, PINLEASE_EV_REVOKED).in_flight, 1);
+	assert_true(sim_file_is(w->path, 0, 4 * SIM_PAGE, 55));
+	world_close(w);
+}
+
+static void test_dereg_fails_once(struct world *w)
+{
+	struct pinlease *lease;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	sim_fail("dereg_mr", 1, -EINVAL, 1);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), 5 * SIM_MS);
+	assert_int_equal(sim_faults(), 1);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_REVOKED);
+	world_reach(lease, PINLEASE_ACTIVE);
+	world_close(w);
+}
+
+/* Guard kept, since the memory may still be reached; then the kernel's clock decides: LOST. */
+static void dereg_fails_till_lost(struct world *w, struct pinlease *lease)
+{
+	struct sim_opener *o;
+
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	world_event(w, PINLEASE_EV_BREAK);
+	sim_sleep(LIMIT - 2 * SIM_S);
+	assert_false(sim_opener_done(o));
+	assert_int_equal(world_state(lease), PINLEASE_FENCING);
+	world_no_event(w);
+	assert_true(sim_opener_wait(o, 3 * SIM_S));
+	assert_true(sim_opener_expired(o));
+	assert_int_equal(world_event(w, PINLEASE_EV_LOST).err, -EBUSY);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	sim_opener_end(o);
+}
+
+static void test_dereg_fails_always(struct world *w)
+{
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *lease;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	dereg_fails_till_lost(w, lease);
+	assert_int_equal(pinlease_restore(lease, &why), -EBUSY);
+	assert_int_equal(why.reason, PINLEASE_WHY_DEREG);
+	assert_int_equal(pinlease_release(lease), -EBUSY);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	assert_int_equal(pinlease_file_close(w->file), -EBUSY);
+	sim_clear();
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	world_close(w);
+}
+
+/* The application has dealt with its windows: the fence comes late, the lease can be used again. */
+static void test_dereg_works_again_after_lost(struct world *w)
+{
+	struct pinlease *lease;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	dereg_fails_till_lost(w, lease);
+	assert_int_equal(sim_mrs(), 1);
+	sim_clear();
+	sim_sleep(SIM_S);
+	assert_int_equal(sim_mrs(), 0);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	world_opener_in(sim_open(w->path, O_RDWR), SHORT_NS);
+	world_close(w);
+}
+
+static void test_dereg_works_again_in_time(struct world *w)
+{
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	world_lease(w, 0, WORLD_SIZE, NULL);
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	sim_sleep(20 * SIM_S);
+	sim_clear();
+	world_opener_in(o, 20 * SIM_S + 100 * SIM_MS);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_REVOKED);
+	world_close(w);
+}
+
+/* No break at all: release is refused, and a break that comes then still waits for the fence. */
+static void test_release_without_dereg(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	assert_int_equal(pinlease_release(lease), -EBUSY);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	sim_sleep(SIM_S);
+	assert_false(sim_opener_done(o));
+	sim_clear();
+	world_opener_in(o, SIM_S + 100 * SIM_MS);
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	world_close(w);
+}
+
+/* Two registrations, one of which will not go: what could be fenced is fenced once. */
+static void test_one_of_two_registrations_stuck(struct world *w)
+{
+	struct pinlease *lease;
+	uint32_t index;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	assert_int_equal(pinlease_mr_add(lease, sim_device(SIM_ODP_NONE), 0, &index), 0);
+	sim_fail("dereg_mr", 2, -EBUSY, 3);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), 50 * SIM_MS);
+	assert_int_equal(sim_calls("dereg_mr"), 5);
+	world_close(w);
+}
+
+static void test_dereg_takes_long(struct world *w)
+{
+	struct pinlease_view view;
+	struct sim_dma dma;
+
+	world_open(w, PINLEASE_WRITE);
+	view = world_view(world_lease(w, 0, WORLD_SIZE, NULL));
+	sim_slow("dereg_mr", 800 * SIM_MS);
+	sim_dma_write(&dma, view.rkey, view.iova, SIM_PAGE, 66, 400 * SIM_MS);
+	world_opener_in(sim_open(w->path, O_RDWR), 801 * SIM_MS);
+	assert_int_equal(sim_dma_state(&dma), SIM_DMA_LANDED);
+	assert_true(sim_file_is(w->path, 0, SIM_PAGE, 66));
+	world_close(w);
+}
+
+static void test_dereg_takes_longer_than_the_kernel_waits(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	sim_slow("dereg_mr", LIMIT + 5 * SIM_S);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	world_event(w, PINLEASE_EV_BREAK);
+	assert_int_equal(world_event(w, PINLEASE_EV_LOST).err, -ETIME);
+	assert_true(sim_opener_expired(o));
+	sim_opener_end(o);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	sim_slow("dereg_mr", 0);
+	world_close(w);
+}
+
+/* lease-break-time 0: no expiry ever, so the guard is kept and nothing is lost. */
+static void test_dereg_fails_and_the_kernel_waits_for_ever(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_opener *o;
+
+	sim_break_time(0);
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	sim_sleep(300 * SIM_S);
+	assert_int_equal(world_state(lease), PINLEASE_FENCING);
+	assert_false(sim_opener_done(o));
+	sim_clear();
+	world_opener_in(o, 301 * SIM_S);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_REVOKED);
+	world_close(w);
+}
+
+/* The application closed the library's descriptor: the mapping keeps the lease, and no number can release it. */
+static void test_descriptor_closed_under_us(struct world *w)
+{
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *lease;
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	assert_int_equal(pl_sys_close(sim_lease_fd(w->path)), 0);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_LOST);
+	assert_int_equal(sim_mrs(), 0);
+	assert_int_equal(pinlease_restore(lease, &why), -EBADF);
+	assert_int_equal(why.reason, PINLEASE_WHY_FD_REPLACED);
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	world_close(w);
+	/* The last reference is gone with the anchor. */
+	assert_true(sim_opener_done(o));
+	sim_opener_end(o);
+}
+
+/* And opened something else, which got the number: not a byte of that is touched. */
+static void test_descriptor_replaced_under_us(struct world *w)
+{
+	const char *path = sim_file("other", SIM_PAGE);
+	struct pinlease *lease;
+	struct sim_opener *o;
+	int fd;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, SIM_PAGE, &staged);
+	world_write(lease, 0, SIM_PAGE, 5);
+	fd = sim_lease_fd(w->path);
+	assert_int_equal(pl_sys_close(fd), 0);
+	assert_int_equal(pl_sys_open(path, O_RDWR), fd);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_LOST);
+	assert_int_equal(sim_mrs(), 0);
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	world_close(w);
+	assert_true(sim_file_is(path, 0, SIM_PAGE, 1));
+	assert_true(sim_opener_done(o));
+	sim_opener_end(o);
+	assert_int_equal(pl_sys_close(fd), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		world_test(test_stopped_with_a_writer),
+		world_test(test_stopped_with_a_reader),
+		world_test(test_stopped_staged_data_is_kept),
+		world_test(test_stopped_and_continued_in_time),
+		world_test(test_dereg_fails_once),
+		world_test(test_dereg_fails_always),
+		world_test(test_dereg_works_again_after_lost),
+		world_test(test_dereg_works_again_in_time),
+		world_test(test_release_without_dereg),
+		world_test(test_one_of_two_registrations_stuck),
+		world_test(test_dereg_takes_long),
+		world_test(test_dereg_takes_longer_than_the_kernel_waits),
+		world_test(test_dereg_fails_and_the_kernel_waits_for_ever),
+		world_test(test_descriptor_closed_under_us),
+		world_test(test_descriptor_replaced_under_us),
+	};
+
+	return cmocka_run_group_tests(tests, world_group, NULL);
+}
