@@ -116,7 +116,8 @@ static int pin(void *arg, const struct pinlease_pin *pin, struct pinlease_handle
 	if (!slot)
 		return -ENOBUFS;
 	index = (uint32_t)(slot - ring->table);
-	ret = set_anchor(ring, index, pin->anchor);
+	/* Staged memory is no file's: a killed owner's opener need not wait for it. */
+	ret = pin->mode == PINLEASE_MODE_STAGED ? 0 : set_anchor(ring, index, pin->anchor);
 	/* Pages given back late count as locked until then. */
 	while (!ret) {
 		ret = update_slot(ring, index, pin->addr, pin->len, plu_tag(PLU_UNPINNED, index));

@@ -93,8 +93,9 @@ int pinlease_uring_free(struct pinlease_uring *ring);
  * cancelled within one second (a disk that does not answer), and is called again.
  *
  * A ring outlives its killed process until its last request is over, and an I/O of a
- * slow disk writes into the memory until then; so it holds the file's anchor, and the
- * opener waits as long. With F_NO_ANCHOR it does not wait, and such a write comes late.
+ * slow disk writes into the memory until then; so in mode pinned it holds the file's
+ * anchor, and the opener waits as long, or for the ring's own end (some 30 ms). With
+ * F_NO_ANCHOR it does not wait, and such a write comes late.
  *
  * When unpin has returned 0 every request on the buffer has completed, so nothing
  * reaches the memory. The pages are given back at once since Linux 6.13; before,
