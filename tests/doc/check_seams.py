@@ -27,15 +27,15 @@ ALLOWED = re.compile("|".join((
 def main():
     nm = need("nm")
     verdict = Verdict()
-    for path in sys.argv[1].split(";"):
-        verdict.count("objects")
-        for line in run([nm, "-u", path]).stdout.splitlines():
-            symbol = line.split()[-1]
-            # With _FORTIFY_SOURCE: __snprintf_chk.
-            plain = re.sub(r"^__(\w+)_chk$", r"\1", symbol)
-            verdict.count("symbols")
-            if not ALLOWED.fullmatch(plain):
-                verdict.bad(path.rsplit("/", 1)[-1], f"calls {symbol}, which belongs behind lib/sys.h or lib/verbs.h")
+    objects = sys.argv[1].split(";")
+    verdict.count("objects", len(objects))
+    for line in run([nm, "-u", "-A", *objects]).stdout.splitlines():
+        path, symbol = line.split(":")[0], line.split()[-1]
+        # With _FORTIFY_SOURCE: __snprintf_chk.
+        plain = re.sub(r"^__(\w+)_chk$", r"\1", symbol)
+        verdict.count("symbols")
+        if not ALLOWED.fullmatch(plain):
+            verdict.bad(path.rsplit("/", 1)[-1], f"calls {symbol}, which belongs behind lib/sys.h or lib/verbs.h")
     verdict.close(("objects", 20), ("symbols", 100))
 
 
