@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Configuring and building the tree by its CMake presets. Sourced after common.sh.
 
-# Shows what a compiler says, and of ninja's own lines one in twenty.
-build_progress() {
-	awk '/^\[[0-9]+\/[0-9]+\]/ { if (n++ % 20 == 0) print "  " $0; fflush(); next } { print "  " $0; fflush() }' >&2
-}
+# Shows what a compiler says, and of ninja's own lines one in ten.
+build_progress() { sed -u -e '/^\[[0-9]*[1-9]\/[0-9]*\]/d' -e 's/^/  /' >&2; }
 
 # configure_tree PRESET [-DNAME=VALUE...]
 configure_tree() {
@@ -20,6 +18,7 @@ configure_tree() {
 build_tree() (
 	set -o pipefail
 	began=$(date +%s)
-	cd "$PL_TOP" && cmake --build --preset "$1" -- -j "$(nproc)" 2>&1 | build_progress || die "the build of preset $1 failed"
+	cd "$PL_TOP" || exit 1
+	cmake --build --preset "$1" -- -j "$(nproc)" 2>&1 | build_progress || die "the build of preset $1 failed"
 	say "built $1 in $(seconds_since "$began") s"
 )
