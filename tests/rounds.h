@@ -9,9 +9,12 @@ PL_ROUNDS(unguarded_rounds, 20, 20)	/* rdma: rounds in which the control must lo
 PL_ROUNDS(kill_rounds, 20, 100)		/* rdma, uring: owners killed under load, per kernel and order */
 PL_ROUNDS(kill_control_rounds, 20, 100)	/* rdma: controls of the kill rounds */
 PL_ROUNDS(kill_control_late, 1, 11)	/* rdma: of those, how many must see late writes at least */
+PL_ROUNDS(nonblock_rounds, 6, 100)	/* rdma: openers that retry with O_NONBLOCK */
+PL_ROUNDS(slow_disk_rounds, 1, 10)	/* rdma: breaks of idle leases alone, and beside a slow one */
 PL_ROUNDS(mass_files, 2000, 2000)	/* uring, unit: files broken at once */
 PL_ROUNDS(heap_steps, 20000, 1000000)	/* unit: pushes and removes against the model */
 PL_ROUNDS(range_steps, 5000, 200000)	/* unit: inserts, removes and queries against the model */
+PL_ROUNDS(account_races, 200000, 5000000) /* unit: breaks against one thread on another core */
 PL_ROUNDS(account_breaks, 2000, 100000)	/* unit: breaks against four threads that begin and end */
 PL_ROUNDS(registry_objects, 20000, 1000000) /* unit: objects replaced under threads that look them up */
 PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread that takes them */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The account under threads. What a thread believes is kept beside it: `inside` counts the
- * operations a thread was allowed to begin and has not ended, and `data` is what a device
- * would write, plain memory, so that ThreadSanitizer sees whether what came before an
- * end really happens before what follows the sum. Each break must find nobody inside
- * (I3), and must be woken by the last one: nobody polls. With --no-membarrier the kernel
+ * The account under threads. Each break must find nobody inside (I3), and must be woken by
+ * the last one: nobody polls. An operation takes a moment, and looks all the while
+ * whether the breaker believes that it is fenced. It makes no locked instruction, which
+ * would stand in for a missing barrier. `data` is what a device would write, plain
+ * memory, so that ThreadSanitizer sees whether what came before an end happens before
+ * what follows the sum. With --no-membarrier the kernel
  * refuses that call, and the account uses fences.
  */
 #include <linux/filter.h>
@@ -24,9 +25,8 @@ struct scene {
 	struct pl_account account;
 	pthread_mutex_t lock;		/* the file's */
 	sem_t poke;
-	_Atomic int inside;
-	_Atomic bool stop;
-	_Atomic uint64_t granted, refused, alive;
+	_Atomic bool fenced;		/* the breaker has seen the account empty */
+	_Atomic bool stop, violated;
 	int data[THREADS];
 };
 
@@ -35,7 +35,34 @@ struct operator {
 	pthread_t thread;
 	int number;
 	bool comes_and_goes;		/* a new thread after every few operations */
+	_Atomic uint64_t granted, refused;	/* written by the operator alone */
 };
+
+static void count(_Atomic uint64_t *n)
+{
+	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+/* A few hundred nanoseconds of DMA. */
+static void be_inside(struct operator *op)
+{
+	int i;
+
+	count(&op->granted);
+	op->s->data[op->number]++;
+	for (i = 0; i < 100; i++)
+		if (atomic_load_explicit(&op->s->fenced, memory_order_relaxed))
+			op->s->violated = true;
+}
+
+/* As long again, more or less: the breaker must be the last to have looked at the counters sometimes. */
+static void be_outside(struct operator *op)
+{
+	uint64_t i, n = (op->granted + op->refused) * 31 % 400;
+
+	for (i = 0; i < n; i++)
+		atomic_signal_fence(memory_order_seq_cst);
+}
 
 static void one_operation(struct operator *op)
 {
@@ -48,13 +75,10 @@ static void one_operation(struct operator *op)
 	if (r == -EALREADY)
 		sem_post(&s->poke);
 	if (r) {
-		s->refused++;
+		count(&op->refused);
 		return;
 	}
-	s->inside++;
-	s->granted++;
-	s->data[op->number]++;
-	s->inside--;
+	be_inside(op);
 	r = pl_account_end_fast(&s->account, 1, gen);
 	if (r && r != -EALREADY)
 		r = pl_account_end(&s->account, 1, gen);
@@ -72,8 +96,10 @@ static void *operate(void *arg)
 	struct operator *op = arg;
 	int left = op->comes_and_goes ? 50 : -1;
 
-	while (!op->s->stop && left--)
+	while (!op->s->stop && left--) {
 		one_operation(op);
+		be_outside(op);
+	}
 	return NULL;
 }
 
@@ -96,6 +122,8 @@ static bool drain(struct scene *s)
 {
 	struct timespec until;
 
+	if (!pl_account_in_flight(&s->account))
+		return true;
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += 20;
 	while (pl_account_in_flight(&s->account))
@@ -104,57 +132,100 @@ static bool drain(struct scene *s)
 	return true;
 }
 
-static void breaks_against(struct scene *s, unsigned int rounds)
+/* Up to two microseconds, now and then up to a hundred: so that breaks meet operations everywhere. */
+static void let_them_in(struct scene *s, unsigned int round)
+{
+	uint64_t until = pl_sys_now() + (round % 16 ? round % 2000 : round % 100 * 1000);
+
+	while (pl_sys_now() < until)
+		;
+	/* Looked at last by another core: the next begin's store takes its time to be seen. */
+	pl_account_in_flight(&s->account);
+}
+
+static void one_break(struct scene *s, int threads, int *seen)
+{
+	int i;
+
+	pl_account_set_state(&s->account, PINLEASE_BREAKING);
+	pl_account_barrier();
+	assert_true(drain(s));
+	atomic_store_explicit(&s->fenced, true, memory_order_relaxed);
+	for (i = 0; i < threads; i++) {
+		assert_true(s->data[i] >= seen[i]);
+		seen[i] = s->data[i];
+	}
+	pthread_mutex_lock(&s->lock);
+	assert_int_equal(pl_account_next_gen(&s->account), 0);
+	pthread_mutex_unlock(&s->lock);
+	assert_false(s->violated);
+	s->fenced = false;
+	pl_account_set_state(&s->account, PINLEASE_ACTIVE);
+}
+
+/* Both sides of the race, by each of them. */
+static bool met_both(struct operator *op, int threads)
+{
+	int i;
+
+	for (i = 0; i < threads; i++)
+		if (!op[i].granted || !op[i].refused)
+			return false;
+	return true;
+}
+
+static void breaks_against(struct scene *s, int threads, unsigned int rounds)
 {
 	struct operator op[THREADS];
 	int i, seen[THREADS] = { 0 };
+	uint64_t until;
 
-	for (i = 0; i < THREADS; i++) {
-		op[i] = (struct operator){ .s = s, .number = i, .comes_and_goes = i == 0 };
-		assert_int_equal(pl_sys_thread_new(i ? operate : operate_in_turns, &op[i], "operator",
+	for (i = 0; i < threads; i++) {
+		op[i] = (struct operator){ .s = s, .number = i, .comes_and_goes = i == 1 };
+		assert_int_equal(pl_sys_thread_new(i == 1 ? operate_in_turns : operate, &op[i], "operator",
 						   &op[i].thread), 0);
 	}
-	while (rounds--) {
-		pl_account_set_state(&s->account, PINLEASE_BREAKING);
-		pl_account_barrier();
-		assert_true(drain(s));
-		assert_int_equal(s->inside, 0);
-		for (i = 0; i < THREADS; i++) {
-			assert_true(s->data[i] >= seen[i]);
-			seen[i] = s->data[i];
-		}
-		pthread_mutex_lock(&s->lock);
-		assert_int_equal(pl_account_next_gen(&s->account), 0);
-		pthread_mutex_unlock(&s->lock);
-		assert_int_equal(s->inside, 0);
-		pl_account_set_state(&s->account, PINLEASE_ACTIVE);
-		if (rounds % 16 == 0)
-			unit_sleep_ms(1);
+	until = pl_sys_now() + 60 * PL_NS_PER_S;
+	while (rounds || (!met_both(op, threads) && pl_sys_now() < until)) {
+		one_break(s, threads, seen);
+		let_them_in(s, rounds);
+		rounds -= rounds > 0;
 	}
 	s->stop = true;
-	for (i = 0; i < THREADS; i++)
+	for (i = 0; i < threads; i++)
 		pl_sys_thread_join(op[i].thread);
 	assert_int_equal(pl_account_in_flight(&s->account), 0);
 	assert_int_equal(pl_account_late(&s->account), 0);
-	/* Both sides of the race were met. */
-	assert_true(s->granted > 0 && s->refused > 0);
+	assert_true(met_both(op, threads));
 }
 
-static void breaks_find_nobody_inside(void **state)
+static void run(int threads, unsigned int rounds)
 {
 	struct scene *s = calloc(1, sizeof(*s));
 
-	(void)state;
 	assert_non_null(s);
 	pthread_mutex_init(&s->lock, NULL);
 	sem_init(&s->poke, 0, 0);
 	assert_int_equal(pl_account_init(&s->account), 0);
 	pl_account_set_state(&s->account, PINLEASE_ACTIVE);
-	breaks_against(s, pl_rounds(PL_R_account_breaks));
+	breaks_against(s, threads, rounds);
 	pl_account_fini(&s->account);
 	sem_destroy(&s->poke);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
+}
+
+/* One on another core, time and again: where a barrier that is missing shows. */
+static void breaks_against_one(void **state)
+{
+	(void)state;
+	run(1, pl_rounds(PL_R_account_races));
+}
+
+static void breaks_against_many(void **state)
+{
+	(void)state;
+	run(THREADS, pl_rounds(PL_R_account_breaks));
 }
 
 /* Threads and accounts beyond one chunk of counters, all at once. */
@@ -226,7 +297,8 @@ static void refuse_membarrier(void)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(breaks_find_nobody_inside),
+		cmocka_unit_test(breaks_against_one),
+		cmocka_unit_test(breaks_against_many),
 		cmocka_unit_test(accounts_do_not_mix),
 	};
 

@@ -244,7 +244,7 @@ static void *cancel_first(void *arg)
 	return NULL;
 }
 
-/* cancel returns when the item has run to its end, and what it queued anew does not run. */
+/* cancel returns when the item has run to its end; what was queued meanwhile, before or after, does not run. */
 static void cancelled_while_it_runs(void **state)
 {
 	struct scene *s = *state;
@@ -256,6 +256,7 @@ static void cancelled_while_it_runs(void **state)
 	queue(s, 0, 0, 0, false);
 	start(s, WORKERS);
 	assert_true(unit_until(is_true, &s->item[0].entered));
+	queue(s, 0, 0, 0, false);
 	assert_int_equal(pl_sys_thread_new(cancel_first, &c, "canceller", &thread), 0);
 	unit_sleep_ms(20);
 	assert_false(c.done);

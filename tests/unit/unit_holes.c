@@ -4,7 +4,9 @@
  * hole is refused, since the page of zeros that is pinned there is not the one a
  * later O_DIRECT write goes to.
  */
+#include <linux/magic.h>
 #include <pinlease.h>
+#include <sys/vfs.h>
 
 #include "filemap.h"
 #include "unit.h"
@@ -131,12 +133,12 @@ int main(void)
 		TEST(found), TEST(no_offset_moves), TEST(many_extents), TEST(refused), TEST(filled),
 		TEST(preallocated_is_no_hole),
 	};
-	int fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	struct statfs fs;
 
-	if (fd < 0 || ftruncate(fd, SIZE) || pl_sys_has_hole(fd, 0, SIZE) != 1) {
-		printf("/var/tmp is on a file system that does not tell of holes\n");
+	if (statfs("/var/tmp", &fs) || (fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != XFS_SUPER_MAGIC &&
+					fs.f_type != BTRFS_SUPER_MAGIC)) {
+		printf("/var/tmp is not on ext4, xfs or btrfs\n");
 		return 77;
 	}
-	close(fd);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
