@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One lease on a slow disk delays nobody else. A staged lease lies on an ext4 with
+ * synchronous writes over dm-delay, so that writing it back in a break takes seconds; a
+ * hundred idle pinned leases are broken while it does. Their openers wait as long as
+ * they do when the slow one is left alone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <pinlease.h>
+
+#include "kt.h"
+#include "kt_rdma.h"
+#include "rounds.h"
+#include "rt.h"
+
+#define PAGE	  4096u
+#define IDLE	  100u
+#define SLOW_LEN  (64 * (uint64_t)PAGE)
+#define DELAY_MS  700
+#define LONG_MS	  60000u
+#define SLACK_NS  5000000u	/* of the median, against the emulator's own noise */
+#define BASE	  "/tmp/slow-disk"
+#define DMSETUP	  "DM_DISABLE_UDEV=1 dmsetup"	/* makes the device node itself */
+
+struct openers {			/* in kt_shared memory */
+	char dir[KT_PATH_MAX];
+	uint64_t waited_ns[IDLE];
+};
+
+struct holder {
+	struct pinlease_file *file;
+	struct pinlease *lease;
+};
+
+static struct kt_rdma dev;
+static struct pinlease_ctx *ctx;
+static struct holder idle[IDLE], slow;
+static char slow_path[KT_PATH_MAX];
+
+static int sh(const char *command)
+{
+	int status = system(command);
+
+	return status == -1 || !WIFEXITED(status) ? -1 : WEXITSTATUS(status);
+}
+
+/* From now on every write takes that long. */
+static void slow_disk_delay(unsigned int ms)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command),
+		 "set -e; L=$(losetup -j " BASE "/image -O NAME -n); N=$(blockdev --getsz $L);"
+		 DMSETUP " suspend pl-slow;" DMSETUP " reload pl-slow --table \"0 $N delay $L 0 0 $L 0 %u\";"
+		 DMSETUP " resume pl-slow", ms);
+	rt_assert(!sh(command), "cannot set the delay");
+}
+
+static void slow_disk_undo(void)
+{
+	umount2(BASE "/mnt", MNT_DETACH);
+	sh(DMSETUP " remove --retry pl-slow 2>/dev/null; losetup -j " BASE "/image -O NAME -n 2>/dev/null |"
+	   " xargs -r losetup -d; rm -rf " BASE);
+}
+
+/* Not slow yet. */
+static void slow_disk_make(void)
+{
+	struct statfs sfs;
+
+	slow_disk_undo();
+	atexit(slow_disk_undo);
+	rt_assert(!sh("set -e; mkdir -p " BASE "/mnt; truncate -s 64M " BASE "/image;"
+		      "L=$(losetup -f --show " BASE "/image); N=$(blockdev --getsz $L);"
+		      "mkfs.ext4 -q -F -b 4096 $L;"
+		      DMSETUP " create pl-slow --table \"0 $N delay $L 0 0 $L 0 0\""),
+		  "no dm-delay device");
+	rt_assert(!mount("/dev/mapper/pl-slow", BASE "/mnt", "ext4", MS_SYNCHRONOUS, NULL), "mount: %s",
+		  strerror(errno));
+	rt_assert(!statfs(BASE "/mnt", &sfs) && sfs.f_type == 0xef53, "that is no ext4");
+}
+
+static void hold(struct holder *h, const char *path, uint64_t len, uint32_t mode)
+{
+	struct pinlease_opts lo = { .size = sizeof(lo), .pd = dev.pd, .ibv_access = IBV_ACCESS_REMOTE_WRITE,
+				    .flags = PINLEASE_L_MANUAL, .mode = mode };
+	struct pinlease_why why = { 0 };
+	int r = pinlease_file_open(ctx, path, NULL, &why, &h->file);
+
+	rt_assert(!r, "file_open: %s, %s", strerror(-r), pinlease_reason_str(why.reason));
+	r = pinlease_acquire(h->file, 0, len, &lo, &why, &h->lease);
+	rt_assert(!r, "acquire: %s, %s", strerror(-r), pinlease_reason_str(why.reason));
+}
+
+static uint32_t state_of(const struct holder *h)
+{
+	struct pinlease_lease_info info = { .size = sizeof(info) };
+
+	rt_assert(!pinlease_lease_info(h->lease, &info), "lease_info");
+	return info.state;
+}
+
+static void restore(struct holder *h)
+{
+	int r = pinlease_restore(h->lease, NULL);
+
+	rt_assert(!r, "restore: %s", strerror(-r));
+}
+
+struct opener {
+	const struct openers *all;
+	pthread_barrier_t *barrier;
+	unsigned int i;
+	uint64_t waited_ns;
+	int err;
+};
+
+static void idle_path(char *path, size_t size, const char *dir, unsigned int i)
+{
+	snprintf(path, size, "%s/idle%u", dir, i);
+}
+
+static void *opener_main(void *arg)
+{
+	struct opener *o = arg;
+	char path[KT_PATH_MAX + 16];
+	uint64_t start;
+
+	idle_path(path, sizeof(path), o->all->dir, o->i);
+	pthread_barrier_wait(o->barrier);
+	start = kt_now();
+	o->err = truncate(path, PAGE) ? errno : 0;
+	o->waited_ns = kt_now() - start;
+	return NULL;
+}
+
+/* One process, a thread for each opener: all let loose at once. */
+static int open_all(const void *arg)
+{
+	struct openers *all = *(struct openers *const *)arg;
+	static struct opener openers[IDLE];
+	static pthread_t thread[IDLE];
+	pthread_barrier_t barrier;
+	unsigned int i;
+
+	pthread_barrier_init(&barrier, NULL, IDLE);
+	for (i = 0; i < IDLE; i++) {
+		openers[i] = (struct opener){ .all = all, .barrier = &barrier, .i = i };
+		rt_assert(!pthread_create(&thread[i], NULL, opener_main, &openers[i]), "pthread_create");
+	}
+	for (i = 0; i < IDLE; i++) {
+		pthread_join(thread[i], NULL);
+		rt_assert(!openers[i].err, "truncate: %s", strerror(openers[i].err));
+		all->waited_ns[i] = openers[i].waited_ns;
+	}
+	return 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Break all the idle ones; the sorted waits are in all. */
+static void break_idle(struct openers *all)
+{
+	struct kt_call *call = kt_call_start(open_all, &all, sizeof(all));
+
+	rt_assert(call && kt_call_done(call, LONG_MS) && !call->ret, "the openers");
+	kt_call_end(call);
+	qsort(all->waited_ns, IDLE, sizeof(all->waited_ns[0]), by_value);
+}
+
+/* See that each was answered, and restore it. */
+static void restore_idle(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < IDLE; i++)
+		rt_assert(state_of(&idle[i]) == PINLEASE_REVOKED, "lease %u is in state %u", i,
+			  state_of(&idle[i]));
+	for (i = 0; i < IDLE; i++)
+		restore(&idle[i]);
+}
+
+/* Something to write back, as a peer would leave it. */
+static void dirty_slow(int value)
+{
+	struct pinlease_view view = { .size = sizeof(view) };
+	uint32_t gen;
+
+	rt_assert(!pinlease_dma_begin(slow.lease, 1, &gen), "dma_begin");
+	rt_assert(!pinlease_view_get(slow.lease, 0, &view), "view_get");
+	memset(view.addr, value, view.len);
+	pinlease_dma_end(slow.lease, 1, gen);
+}
+
+/* Answers how long the slow one's opener waited; the idle ones were broken meanwhile. */
+static uint64_t break_both(struct openers *all)
+{
+	struct kt_call *opener = kt_truncate(slow_path, SLOW_LEN);
+	uint64_t until = kt_now() + LONG_MS * 1000000ull, ns;
+
+	rt_assert(opener, "no opener");
+	while (state_of(&slow) != PINLEASE_FENCING) {
+		rt_assert(kt_now() < until, "the slow lease is not being written back");
+		usleep(500);
+	}
+	break_idle(all);
+	rt_assert(!kt_call_done(opener, 0) && state_of(&slow) == PINLEASE_FENCING,
+		  "the slow disk was done before the idle leases: it is not slow");
+	rt_assert(kt_call_done(opener, LONG_MS) && !opener->ret, "the slow opener");
+	ns = kt_call_ns(opener);
+	kt_call_end(opener);
+	rt_assert(state_of(&slow) == PINLEASE_REVOKED, "the slow lease is in state %u", state_of(&slow));
+	restore_idle();
+	return ns;
+}
+
+static void make_files(const char *dir)
+{
+	char path[KT_PATH_MAX], name[16];
+	unsigned int i;
+
+	for (i = 0; i < IDLE; i++) {
+		snprintf(name, sizeof(name), "idle%u", i);
+		rt_assert(!kt_file(path, dir, name, PAGE), "no file");
+		hold(&idle[i], path, PAGE, PINLEASE_MODE_PINNED);
+	}
+	rt_assert(!kt_file(slow_path, BASE "/mnt", "slow", SLOW_LEN), "no slow file: %s", strerror(errno));
+	hold(&slow, slow_path, SLOW_LEN, PINLEASE_MODE_STAGED);
+}
+
+static void release(struct holder *h)
+{
+	rt_assert(!pinlease_release(h->lease) && !pinlease_file_close(h->file), "release");
+}
+
+int main(void)
+{
+	unsigned int rounds = pl_rounds(PL_R_slow_disk_rounds), i;
+	uint64_t alone, beside, slow_ns;
+	struct openers *all;
+	struct kt_fs fs;
+
+	kt_init();
+	rt_require();
+	rt_assert(!kt_fs_make(&fs, "tmpfs", 16), "no tmpfs");
+	slow_disk_make();
+	all = kt_shared(sizeof(*all));
+	rt_assert(all, "out of shared memory");
+	snprintf(all->dir, sizeof(all->dir), "%s", fs.dir);
+	rt_assert(!kt_rdma_open(&dev), "no device");
+	rt_assert(!pinlease_ctx_new(NULL, &ctx), "ctx_new");
+	make_files(fs.dir);
+	slow_disk_delay(DELAY_MS);
+	break_idle(all);
+	restore_idle();
+	for (i = 0; i < rounds; i++) {
+		if (i)
+			restore(&slow);
+		dirty_slow((int)i + 1);
+		break_idle(all);
+		restore_idle();
+		alone = all->waited_ns[IDLE / 2];
+		printf("alone: median %llu us, longest %llu us\n", (unsigned long long)alone / 1000,
+		       (unsigned long long)all->waited_ns[IDLE - 1] / 1000);
+		slow_ns = break_both(all);
+		beside = all->waited_ns[IDLE / 2];
+		printf("beside a break of %llu ms: median %llu us, longest %llu us\n",
+		       (unsigned long long)slow_ns / 1000000, (unsigned long long)beside / 1000,
+		       (unsigned long long)all->waited_ns[IDLE - 1] / 1000);
+		rt_assert(beside <= 2 * alone + SLACK_NS, "the idle ones waited longer beside the slow one");
+		rt_assert(all->waited_ns[IDLE - 1] < slow_ns / 4, "an idle one waited for the slow disk");
+	}
+	slow_disk_delay(0);
+	for (i = 0; i < IDLE; i++)
+		release(&idle[i]);
+	release(&slow);
+	rt_assert(!pinlease_ctx_free(ctx), "ctx_free");
+	return 0;
+}
