@@ -73,13 +73,13 @@ enum pinlease_event_type {
 	PINLEASE_EV_REVOKED,		/* fenced and let go; in_flight says what the fence cut off */
 	PINLEASE_EV_RESTORED,		/* new generation: read a new view */
 	PINLEASE_EV_RESTORE_FAILED,	/* err says why; pinlease_restore may be tried again */
-	PINLEASE_EV_LOST,		/* the change went on first, or data could not be written: lost_bytes */
+	PINLEASE_EV_LOST,		/* the change went on first, or data was not written: lost_bytes */
 	PINLEASE_EV_NOTICE,		/* the path was renamed, unlinked or replaced; DMA goes on */
 };
 
 /* Who made the break. */
 enum pinlease_cause {
-	PINLEASE_BY_READER = 1,		/* an open for reading (also O_RDONLY|O_TRUNC: the kernel tells no more) */
+	PINLEASE_BY_READER = 1,		/* an open for reading (also with O_TRUNC: the kernel says no more) */
 	PINLEASE_BY_WRITER,		/* an open for writing, truncate(2) */
 	PINLEASE_BY_OWNER,		/* pinlease_file_truncate or _allocate */
 	PINLEASE_BY_NAMESPACE,		/* rename, unlink, replacement of the path */
@@ -90,8 +90,8 @@ enum pinlease_cause {
 #define PINLEASE_L_MANUAL	(1u << 1)	/* lease: restored by pinlease_restore only */
 #define PINLEASE_L_FILL_NONE	(1u << 2)	/* staged: do not read the file first */
 #define PINLEASE_L_DIRTY_TOLD	(1u << 3)	/* staged: only what mark_dirty names is dirty */
-#define PINLEASE_L_HOLE_FILL	(1u << 4)	/* READ lease of a file opened with WRITE, over a hole: fill it
-						 * instead of -ENODATA (file opened with READ: -EINVAL) */
+#define PINLEASE_L_HOLE_FILL	(1u << 4)	/* READ lease of a file opened with WRITE, over a hole: fill
+						 * it instead of -ENODATA (file opened READ: -EINVAL) */
 
 /* Where a call failed. */
 enum pinlease_stage {
@@ -107,7 +107,7 @@ enum pinlease_stage {
 	PINLEASE_AT_REGISTER,	/* ibv_reg_mr, or the backend's pin */
 };
 
-/* Why; pinlease_reason_str() has the sentence for a user. Numbers are stable, new ones are added at the end. */
+/* Why; pinlease_reason_str() has the sentence for a user. Numbers are stable, new ones come last. */
 enum pinlease_reason {
 	PINLEASE_WHY_NONE,
 	PINLEASE_WHY_ARGUMENT,		/* a pointer, flag, enum or combination that is not legal */
@@ -117,14 +117,14 @@ enum pinlease_reason {
 	PINLEASE_WHY_OVERLAP,		/* overlaps another lease, and one of the two is staged for writing */
 	PINLEASE_WHY_BAD_FD,		/* closed, O_PATH, or not open for what the access needs */
 	PINLEASE_WHY_NOT_REGULAR,	/* a directory, pipe, socket or device */
-	PINLEASE_WHY_FILESYSTEM,	/* leases here only notify, or do not see every opener (NFS, overlayfs, ...) */
+	PINLEASE_WHY_FILESYSTEM,	/* leases here only notify, or miss an opener (NFS, overlayfs, ...) */
 	PINLEASE_WHY_NO_LEASES,		/* the file system or the sysctl fs.leases-enable refuses leases */
 	PINLEASE_WHY_NOT_OWNER,		/* not the file's owner, and no CAP_LEASE */
 	PINLEASE_WHY_OWN_FD,		/* this process has the file open elsewhere */
 	PINLEASE_WHY_OWN_MAPPING,	/* this process has a mapping of the file left from a closed fd */
-	PINLEASE_WHY_OPENER,		/* another process (why.pid, if it could be found) has the file open */
+	PINLEASE_WHY_OPENER,		/* another process (why.pid, if it was found) has the file open */
 	PINLEASE_WHY_LEASED,		/* this open file description carries a lease already */
-	PINLEASE_WHY_IN_FLIGHT_FDS,	/* no room for the anchor: EMFILE, or the uid's limit of fds in flight */
+	PINLEASE_WHY_IN_FLIGHT_FDS,	/* no room for the anchor: EMFILE, or the uid's fds in flight */
 	PINLEASE_WHY_FD_REPLACED,	/* the library's file descriptor was closed or replaced under it */
 	PINLEASE_WHY_BROKEN,		/* a break came in the middle of it: try again */
 	PINLEASE_WHY_STATE,		/* not in this state */
@@ -135,7 +135,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_MEMLOCK,		/* RLIMIT_MEMLOCK */
 	PINLEASE_WHY_MEMORY,		/* out of memory, or of address space */
 	PINLEASE_WHY_DIRTY_TRACKED,	/* a long-term write pin of dirty-tracked page cache is never made */
-	PINLEASE_WHY_PIN_REFUSED,	/* the kernel or the provider refused this registration: why.sys_errno */
+	PINLEASE_WHY_PIN_REFUSED,	/* the kernel or the provider refused to register: why.sys_errno */
 	PINLEASE_WHY_DAX,		/* the kernel refuses long-term pins of fs-dax */
 	PINLEASE_WHY_NO_ODP,		/* the device does not do on-demand paging for this */
 	PINLEASE_WHY_DATA_CHECK,	/* the device failed the check of its own data path under ODP */
@@ -143,7 +143,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_SEALED,		/* the file came sealed: writable only through opts.addr */
 	PINLEASE_WHY_NO_SEALS,		/* not a memfd, or one that refuses seals */
 	PINLEASE_WHY_STAGED_SEALED,	/* staged memory cannot be written back to a sealed file */
-	PINLEASE_WHY_DEREG,		/* the provider refuses to deregister (windows bound by the application?) */
+	PINLEASE_WHY_DEREG,		/* the provider refuses to deregister (windows bound to it?) */
 	PINLEASE_WHY_EXPIRED,		/* the guard expired before the DMA was fenced or the data written */
 	PINLEASE_WHY_SHRUNK,		/* the file now ends before the range */
 	PINLEASE_WHY_BEST,		/* chosen: reaches the file's pages, nothing better exists */
@@ -159,7 +159,7 @@ struct pinlease_why {			/* written on failure only; every pointer to it may be N
 	int32_t pid;			/* who is in the way, where that could be found, or 0 */
 };
 
-/* Every opts struct: .size = sizeof, other fields 0 = default. NULL opts = all defaults, where that can be. */
+/* Every opts struct: .size = sizeof, other fields 0 = default. NULL opts = all defaults. */
 struct pinlease_ctx_opts {
 	size_t size;
 	uint32_t flags;			/* 0 */
@@ -183,9 +183,9 @@ struct pinlease_opts {
 	uint32_t mode, access, flags;	/* access 0 = the file's */
 	uint32_t ibv_access;		/* IBV_ACCESS_* passed on; LOCAL_WRITE is added for PINLEASE_WRITE */
 	uint64_t iova;			/* 0 = the address */
-	void *addr;			/* existing MAP_SHARED mapping of off..off+len, or NULL: we map. view.addr
-					 * equals it in every mode: staged memory takes its place (MAP_FIXED)
-					 * until release maps the file back */
+	void *addr;			/* existing MAP_SHARED mapping of off..off+len, or NULL: we map.
+					 * view.addr equals it in every mode: staged memory takes its
+					 * place (MAP_FIXED) until release maps the file back */
 	uint32_t deadline_ms;		/* 0 = 5000; capped below lease-break-time */
 	uint32_t restore_ms;		/* give up restoring after; 0 = never */
 	void *user;			/* comes back in every event */
@@ -217,7 +217,7 @@ struct pinlease_event {
 struct pinlease_lease_info {		/* for people and logs: consistent, but old when you read it */
 	size_t size;
 	uint32_t state, mode, guard, gen;
-	uint32_t mode_reason;		/* enum pinlease_reason: why no better mode was chosen, or BEST, or ASKED */
+	uint32_t mode_reason;		/* enum pinlease_reason: why no better mode, or BEST, or ASKED */
 	uint32_t registrations;
 	uint64_t off, len;
 	uint64_t in_flight;		/* of this generation */
@@ -305,7 +305,7 @@ int pinlease_restore(struct pinlease *lease, struct pinlease_why *why);
  * It is fenced and restored with the others. -EAGAIN unless ACTIVE. May block.
  */
 int pinlease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_access, uint32_t *index);
-/* The keys of registration mr_index (0: acquire's). -EAGAIN unless ACTIVE, -ERANGE. Set view->size. Never blocks. */
+/* The keys of registration mr_index (0: acquire's). -EAGAIN unless ACTIVE, -ERANGE. Set view->size. */
 int pinlease_view_get(struct pinlease *lease, uint32_t mr_index, struct pinlease_view *view);
 /* L_ACK: what must stop has stopped, for generation gen. 0 also when not, or no longer, due. Never blocks. */
 int pinlease_ack(struct pinlease *lease, uint32_t gen);

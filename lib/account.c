@@ -39,7 +39,8 @@ static struct {
 static struct pl_count *chunk_of(struct pl_thread *t, uint32_t slot)
 {
 	/* Acquire: pairs with the release in chunk_new, so the counters are seen zeroed. */
-	struct pl_count *chunk = atomic_load_explicit(&t->chunk[slot >> PL_CHUNK_SHIFT], memory_order_acquire);
+	struct pl_count *chunk =
+		atomic_load_explicit(&t->chunk[slot >> PL_CHUNK_SHIFT], memory_order_acquire);
 
 	return chunk ? &chunk[slot & (PL_CHUNK_SLOTS - 1)] : NULL;
 }
@@ -155,8 +156,10 @@ int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
 		return -ESTALE;
 	count_add(&c->end, n);
 	atomic_thread_fence(memory_order_seq_cst);
-	return pl_word_state(w0) == PINLEASE_ACTIVE &&
-			       atomic_load_explicit(&a->word, memory_order_relaxed) == w0 ? 0 : -EALREADY;
+	if (pl_word_state(w0) == PINLEASE_ACTIVE &&
+	    atomic_load_explicit(&a->word, memory_order_relaxed) == w0)
+		return 0;
+	return -EALREADY;
 }
 
 int pl_account_setup(void)
@@ -282,7 +285,8 @@ void pl_account_set_state(struct pl_account *a, enum pinlease_state state)
 	uint64_t w = word_of(a);
 
 	/* Sequentially consistent: the fenced variant of begin pairs with this store. */
-	atomic_store(&a->word, pl_word(pl_word_gen(w), pl_word_slot(w), state) | (all.fenced ? PL_WORD_FENCED : 0));
+	atomic_store(&a->word,
+		     pl_word(pl_word_gen(w), pl_word_slot(w), state) | (all.fenced ? PL_WORD_FENCED : 0));
 }
 
 static void retired_sweep(struct pl_account *a)

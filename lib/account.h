@@ -140,7 +140,7 @@ static inline int pl_account_begin_fast(struct pl_account *a, uint32_t n, uint32
 	return -EALREADY;
 }
 
-/* 0: ended. -EALREADY: ended, and whoever waits must look again. Else: nothing was counted, call the whole one. */
+/* 0: ended. -EALREADY: ended, and whoever waits must look again. Else: call the whole one. */
 static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t gen)
 {
 	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed);
@@ -161,7 +161,7 @@ static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t
  * look again; -ENOMEM: no counter for this thread.
  */
 int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen);
-/* end, whole: 0; -EALREADY: whoever waits must look again; -ESTALE: pl_account_end_late() under the file's lock. */
+/* end, whole: 0; -EALREADY: whoever waits must look again; -ESTALE: pl_account_end_late(), locked. */
 int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen);
 /* Once a process: registers with membarrier, the thread-exit key. 0, -ENOMEM, -EAGAIN. */
 int pl_account_setup(void);

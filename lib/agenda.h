@@ -39,7 +39,7 @@ void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work));
  * earlier due wins; queued while it runs, it runs once more.
  */
 void pl_agenda_queue(struct pl_agenda *s, struct pl_work *work, uint64_t due, uint64_t deadline, bool slow);
-/* Not queued any more, and not running unless it is the caller that runs it; for good. May block; no lock held. */
+/* Not queued any more, nor running, for good. Not from the item's own run. May block; no lock held. */
 void pl_agenda_cancel(struct pl_agenda *s, struct pl_work *work);
 /* A worker's life: runs items until pl_agenda_stop. */
 void pl_agenda_work(struct pl_agenda *s);

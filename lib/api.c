@@ -66,13 +66,15 @@ PL_API int pinlease_ctx_next_event(struct pinlease_ctx *ctx, struct pinlease_eve
 	return r > 0 ? (r = pl_opts_out(&e, sizeof(e), sizeof(e), ev)) ? r : 1 : r;
 }
 
-static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file_opts *o, struct pinlease_why *why)
+static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file_opts *o,
+		     struct pinlease_why *why)
 {
 	int r = pl_opts_in(o, sizeof(*o), sizeof(*o), opts);
 
 	if (r)
 		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
-	if (o->access > PINLEASE_WRITE || o->guard > PINLEASE_GUARD_NONE || (o->flags & ~FILE_FLAGS) || o->reserved)
+	if (o->access > PINLEASE_WRITE || o->guard > PINLEASE_GUARD_NONE || (o->flags & ~FILE_FLAGS) ||
+	    o->reserved)
 		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	return 0;
 }
@@ -91,8 +93,9 @@ static int file_look(const char *path, struct pinlease_why *why)
 	return r ? api_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
 }
 
-PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path, const struct pinlease_file_opts *opts,
-			      struct pinlease_why *why, struct pinlease_file **file)
+PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path,
+			      const struct pinlease_file_opts *opts, struct pinlease_why *why,
+			      struct pinlease_file **file)
 {
 	struct pinlease_file_opts o;
 	int r, fd;
@@ -167,7 +170,8 @@ PL_API int pinlease_file_allocate(struct pinlease_file *file, int mode, uint64_t
 }
 
 PL_API int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len,
-			    const struct pinlease_opts *opts, struct pinlease_why *why, struct pinlease **lease)
+			    const struct pinlease_opts *opts, struct pinlease_why *why,
+			    struct pinlease **lease)
 {
 	struct pinlease_opts o;
 	int r;
@@ -243,7 +247,8 @@ PL_API int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_inf
 }
 
 /* Everything but a granted begin; apart, so that dma_begin is a leaf and saves no registers. */
-static __attribute__((noinline, cold)) int begin_slow(struct pinlease *lease, uint32_t n, uint32_t *gen, int err)
+static __attribute__((noinline, cold)) int begin_slow(struct pinlease *lease, uint32_t n, uint32_t *gen,
+						      int err)
 {
 	if (pl_env_forked(lease_env(lease)))
 		return -ECHILD;
@@ -266,7 +271,8 @@ PL_API int pinlease_dma_begin(struct pinlease *lease, uint32_t n, uint32_t *gen)
 	return pl_likely(!r) ? 0 : begin_slow(lease, n, gen, r);
 }
 
-static __attribute__((noinline, cold)) void end_slow(struct pinlease *lease, uint32_t n, uint32_t gen, int err)
+static __attribute__((noinline, cold)) void end_slow(struct pinlease *lease, uint32_t n, uint32_t gen,
+						     int err)
 {
 	if (pl_env_forked(lease_env(lease)))
 		return;

@@ -51,8 +51,8 @@ static void choice_check_device(const struct pinlease_opts *opts, uint32_t acces
 		c->reason = PINLEASE_WHY_NONE;
 }
 
-bool pl_choose(const struct pinlease_file *file, uint32_t access, const struct pinlease_opts *opts, unsigned int i,
-	       struct pl_choice *c)
+bool pl_choose(const struct pinlease_file *file, uint32_t access, const struct pinlease_opts *opts,
+	       unsigned int i, struct pl_choice *c)
 {
 	static const uint32_t modes[] = { PINLEASE_MODE_PINNED, PINLEASE_MODE_ODP, PINLEASE_MODE_STAGED };
 	bool by_name = opts->mode != PINLEASE_MODE_AUTO;

@@ -20,8 +20,8 @@ struct pl_choice {
  * device about ODP may run the data check, milliseconds of it. What was asked for by
  * name is the only choice.
  */
-bool pl_choose(const struct pinlease_file *file, uint32_t access, const struct pinlease_opts *opts, unsigned int i,
-	       struct pl_choice *c);
+bool pl_choose(const struct pinlease_file *file, uint32_t access, const struct pinlease_opts *opts,
+	       unsigned int i, struct pl_choice *c);
 /* An error after which AUTO goes on to the next mode: the kernel, device or backend said no to this kind. */
 bool pl_choose_goes_on(int err, uint32_t reason);
 

@@ -20,7 +20,7 @@ struct pl_event_queue {
 };
 
 struct pl_event_slot {
-	uint64_t a, b;		/* BREAK: off, len; REVOKED, LOST: in_flight, lost_bytes; RESTORED: off, len */
+	uint64_t a, b; /* BREAK: off, len; REVOKED, LOST: in_flight, lost_bytes; RESTORED: off, len */
 	uint32_t gen;
 	int16_t err;
 	uint8_t cause;
@@ -37,7 +37,7 @@ struct pl_event_box {
 int pl_events_init(struct pl_event_queue *q);
 void pl_events_fini(struct pl_event_queue *q);
 void pl_event_box_init(struct pl_event_box *box);
-/* Of ev: type, gen, err, cause, off, len, deadline_ns, in_flight, lost_bytes. Does not wake. True: pl_events_wake is due. */
+/* All of ev but size, lease and user. Does not wake. True: nothing was queued, pl_events_wake is due. */
 bool pl_event_put(struct pl_event_queue *q, struct pl_event_box *box, const struct pinlease_event *ev);
 void pl_events_wake(struct pl_event_queue *q);
 /* The next event and the box it came from, or NULL. Fills what pl_event_put takes. */

@@ -71,7 +71,8 @@ static int file_take_guard(struct pinlease_file *file, struct pinlease_why *why)
 	if (file->guard.ops == &pl_guard_lease) {
 		r = pl_sys_get_lease(file->fd);
 		if (r != F_UNLCK)
-			return refuse(why, PINLEASE_AT_GUARD, r < 0 ? PINLEASE_WHY_NO_LEASES : PINLEASE_WHY_LEASED,
+			return refuse(why, PINLEASE_AT_GUARD,
+				      r < 0 ? PINLEASE_WHY_NO_LEASES : PINLEASE_WHY_LEASED,
 				      r < 0 ? r : -EBUSY);
 	}
 	file->armed_ns = file->unbroken_ns = pl_sys_now();
@@ -99,10 +100,12 @@ static int file_anchor(struct pinlease_file *file, struct pinlease_why *why)
 	if (!r)
 		return 0;
 	file->anchor = -1;
-	return refuse(why, PINLEASE_AT_ANCHOR, r == -ENOMEM ? PINLEASE_WHY_MEMORY : PINLEASE_WHY_IN_FLIGHT_FDS, r);
+	return refuse(why, PINLEASE_AT_ANCHOR,
+		      r == -ENOMEM ? PINLEASE_WHY_MEMORY : PINLEASE_WHY_IN_FLIGHT_FDS, r);
 }
 
-static int file_init(struct pinlease_file *file, struct pl_env *env, int fd, const struct pinlease_file_opts *opts)
+static int file_init(struct pinlease_file *file, struct pl_env *env, int fd,
+		     const struct pinlease_file_opts *opts)
 {
 	int r = pl_sys_cond_init(&file->cond);
 

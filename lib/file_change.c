@@ -132,7 +132,7 @@ static int change_apply(struct pinlease_file *file, const struct change *c)
 	return r;
 }
 
-/* Locked, dropped inside. Restores what the change had broken, in this thread, so that it is done on return. */
+/* Locked, dropped inside. Restores what the change had broken, in this thread: done on return. */
 static void change_restore(struct pinlease_file *file)
 {
 	struct pl_list *pos;
@@ -154,7 +154,7 @@ static void change_restore(struct pinlease_file *file)
 			break;
 		}
 	}
-	/* Overtaken by a break from outside, they come back with the others; and others may have waited for us. */
+	/* Overtaken by a break from outside, they come back later; and others may have waited for us. */
 	pl_file_want(file, pl_sys_now() + (file->state == PL_FILE_FREE ? file->backoff_ns : 0));
 }
 
@@ -206,7 +206,9 @@ int pl_file_truncate(struct pinlease_file *file, uint64_t len)
 
 int pl_file_allocate(struct pinlease_file *file, int mode, uint64_t off, uint64_t len)
 {
-	struct change c = { .off = off, .end = pl_add_sat(off, len), .mode = mode, .arg_off = off, .arg_len = len };
+	struct change c = {
+		.off = off, .end = pl_add_sat(off, len), .mode = mode, .arg_off = off, .arg_len = len
+	};
 
 	if (off > INT64_MAX || len > INT64_MAX)
 		return -EINVAL;

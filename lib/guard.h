@@ -33,7 +33,7 @@ struct pl_guard_ops {
 	int (*allows)(const struct pl_guard *g, const struct pl_fileid *id, bool by_name, uint32_t *reason);
 	/* Take it, or take it again in full. 0; -EAGAIN: somebody has the file open. */
 	int (*take)(struct pl_guard *g, uint32_t *reason);
-	/* Is a break pending? 0 no, enum pinlease_cause, -errno: the fd is not ours any more. Does not block. */
+	/* Is a break pending? 0 no, enum pinlease_cause, -errno: not our fd any more. Never blocks. */
 	int (*pending)(const struct pl_guard *g);
 	/* 0; -EAGAIN: the kernel had let the change go on already. */
 	int (*let_go)(struct pl_guard *g);

@@ -8,7 +8,7 @@
 
 struct pl_heap_node {
 	uint64_t key;
-	struct pl_heap_node *child, *next, *prev;	/* prev: left sibling, or the parent of a first child */
+	struct pl_heap_node *child, *next, *prev; /* prev: left sibling, or the parent of a first child */
 	bool queued;
 };
 

@@ -26,7 +26,8 @@ static void lease_set_state(struct pinlease *lease, enum pinlease_state to)
 
 	assert(arrow);
 	pl_log_write(&lease->file->env->log, 7, "lease %p gen %u: %s -> %s (%s)", (void *)lease,
-		     pl_account_gen(&lease->account), pl_lease_state_name(from), pl_lease_state_name(to), arrow);
+		     pl_account_gen(&lease->account), pl_lease_state_name(from), pl_lease_state_name(to),
+		     arrow);
 	pl_account_set_state(&lease->account, to);
 }
 
@@ -113,7 +114,9 @@ bool pl_lease_look(struct pinlease *lease, uint64_t now)
 
 void pl_lease_revoke(struct pinlease *lease, bool expired)
 {
-	struct pinlease_event ev = { .type = PINLEASE_EV_REVOKED, .cause = lease->cause, .in_flight = lease->cut };
+	struct pinlease_event ev = { .type = PINLEASE_EV_REVOKED,
+				     .cause = lease->cause,
+				     .in_flight = lease->cut };
 	bool lost = lease->lost || expired;
 
 	lease->revoked_ns = pl_sys_now();
@@ -142,7 +145,8 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 
 	lease->err = err;
 	lease->retry_ns = pl_min_u64(pl_max_u64(2 * lease->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
-	if (file->state == PL_FILE_BREAKING && now >= file->limit_ns && pl_lease_state(lease) == PINLEASE_FENCING) {
+	if (file->state == PL_FILE_BREAKING && now >= file->limit_ns &&
+	    pl_lease_state(lease) == PINLEASE_FENCING) {
 		lease->lost = true;
 		/* Writing back now would write into somebody else's file. */
 		lease->written = true;
@@ -151,7 +155,8 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 		pl_lease_emit(lease, &ev);
 		pl_events_wake(&file->env->events);
 	}
-	pl_log_write(&file->env->log, 4, "lease %p: cannot deregister (%d), trying again", (void *)lease, err);
+	pl_log_write(&file->env->log, 4, "lease %p: cannot deregister (%d), trying again", (void *)lease,
+		     err);
 	pl_agenda_queue(&file->env->agenda, &lease->work, now + lease->retry_ns, lease->until_ns, false);
 }
 
@@ -220,7 +225,8 @@ void pl_lease_run(struct pl_work *work)
 		pl_lease_queue(lease, lease->until_ns);
 	switch (pl_lease_state(lease)) {
 	case PINLEASE_REVOKED:
-		if (lease->fenced && file->state == PL_FILE_HELD && !file->changing && pl_lease_wants(lease)) {
+		if (lease->fenced && file->state == PL_FILE_HELD && !file->changing &&
+		    pl_lease_wants(lease)) {
 			pl_lease_restore_step(lease, NULL);
 			break;
 		}

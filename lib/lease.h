@@ -16,13 +16,13 @@
 /* lease.c: the arrows of state.c, the break from mark to let-go */
 void pl_lease_hold(struct pinlease *lease);		/* locked */
 void pl_lease_unhold(struct pinlease *lease);		/* locked */
-void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev); /* locked; type and what belongs to it are set */
+void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev); /* locked; all but gen is set */
 void pl_lease_activate(struct pinlease *lease);		/* locked: INIT, REVOKED, LOST -> ACTIVE */
 void pl_lease_break(struct pinlease *lease, uint32_t cause, uint64_t until, uint64_t off, uint64_t len);
 							/* locked: ACTIVE -> BREAKING; a barrier is due */
 void pl_lease_revoke(struct pinlease *lease, bool expired); /* locked: FENCING -> REVOKED, LOST */
 void pl_lease_close(struct pinlease *lease);		/* locked: -> CLOSED */
-bool pl_lease_look(struct pinlease *lease, uint64_t now); /* locked: BREAKING -> FENCING if it may; true if it did */
+bool pl_lease_look(struct pinlease *lease, uint64_t now); /* locked: BREAKING -> FENCING if it may: true */
 void pl_lease_fence(struct pinlease *lease);		/* locked, dropped inside: unpin, write back */
 void pl_lease_queue(struct pinlease *lease, uint64_t due); /* locked */
 void pl_lease_run(struct pl_work *work);		/* a worker's entry: the lease's next step */
@@ -31,7 +31,7 @@ void pl_lease_ack(struct pinlease *lease, uint32_t gen);
 void pl_lease_end_late(struct pinlease *lease, uint32_t n, uint32_t gen);
 
 /* file_break.c: the guard's side */
-bool pl_file_mark(struct pinlease_file *file);		/* breaker: is it broken? Marks; true: barrier, then answer */
+bool pl_file_mark(struct pinlease_file *file); /* breaker: is it broken? Marks; true: barrier, then answer */
 void pl_file_answer(struct pinlease_file *file);
 void pl_file_settle(struct pinlease_file *file);	/* locked: lets the guard go if nobody needs it */
 int pl_file_arm(struct pinlease_file *file, uint32_t *reason); /* locked: FREE -> HELD, or stays FREE */
@@ -41,7 +41,8 @@ void pl_file_run(struct pl_work *work);			/* a worker's entry: rearm */
 
 /* lease_restore.c */
 bool pl_lease_wants(const struct pinlease *lease);	/* locked: to be restored automatically */
-int pl_lease_prepare(struct pinlease *lease, bool first, struct pinlease_why *why); /* not locked: memory, registrations */
+/* Not locked: memory and registrations. */
+int pl_lease_prepare(struct pinlease *lease, bool first, struct pinlease_why *why);
 int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg);
 int pl_lease_unpin(struct pinlease *lease);		/* not locked: every registration; 0: fenced */
 int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why); /* locked, dropped inside */
@@ -59,12 +60,12 @@ uint64_t pl_lease_dirty_bytes(struct pinlease *lease);
 int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *opts,
 		     struct pinlease_why *why, struct pinlease **out);
 int pl_reg_init(struct pl_reg *reg, const struct pinlease_backend *backend, void *arg, uint32_t ibv_access,
-		struct ibv_pd *pd);			/* pd: the fork handler learns of its device; NULL: no verbs */
+		struct ibv_pd *pd);			/* of which the fork handler learns; NULL: no verbs */
 void pl_reg_fini(struct pl_reg *reg);
 int pl_lease_view(struct pinlease *lease, uint32_t index, struct pinlease_view *view);
 void pl_lease_get_info(struct pinlease *lease, struct pinlease_lease_info *info);
 int pl_lease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_access, uint32_t *index);
-void pl_lease_orphan(struct pinlease *lease);		/* not locked: INIT, still registered; tries to undo it */
+void pl_lease_orphan(struct pinlease *lease); /* not locked: INIT, still registered; tries to undo it */
 int pl_lease_release(struct pinlease *lease);
 void pl_lease_destroy(struct pinlease *lease);		/* not locked, off every list: memory, slots */
 

@@ -11,9 +11,11 @@
 #include "sys.h"
 
 #define DEADLINE_DEFAULT_MS 5000
-#define LEASE_FLAGS                                                                                          \
-	(PINLEASE_L_ACK | PINLEASE_L_MANUAL | PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD | PINLEASE_L_HOLE_FILL)
-#define IBV_WRITES (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
+#define LEASE_FLAGS                                                                          \
+	(PINLEASE_L_ACK | PINLEASE_L_MANUAL | PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD | \
+	 PINLEASE_L_HOLE_FILL)
+#define IBV_WRITES \
+	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
 
 static int refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
 {
@@ -21,7 +23,8 @@ static int refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int
 	return err;
 }
 
-static int acquire_check_opts(const struct pinlease_file *file, const struct pinlease_opts *o, uint32_t access)
+static int acquire_check_opts(const struct pinlease_file *file, const struct pinlease_opts *o,
+			      uint32_t access)
 {
 	if (o->mode > PINLEASE_MODE_STAGED || (o->flags & ~LEASE_FLAGS) || (o->pd && o->backend))
 		return -EINVAL;
@@ -138,7 +141,8 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 	int r = 0;
 
 	if (addr) {
-		r = pl_filemap_check(addr, lease->off, lease->len, lease->access, &file->id, &lease->map.prot);
+		r = pl_filemap_check(addr, lease->off, lease->len, lease->access, &file->id,
+				     &lease->map.prot);
 		if (r)
 			return refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MAPPING, r);
 		lease->map.addr = addr;
@@ -153,7 +157,8 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 		lease->map.addr = (char *)file->base.addr + lease->off;
 		lease->map.len = pl_round_up(lease->len, file->id.page);
 	} else if (!addr) {
-		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, file->id.page, &lease->map);
+		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, file->id.page,
+				   &lease->map);
 	}
 	if (r)
 		pl_why_set(why, PINLEASE_AT_MAP, PINLEASE_WHY_MEMORY, r);
@@ -218,7 +223,9 @@ static int acquire_modes(struct pinlease *lease, const struct pinlease_opts *o, 
 	int r = -EOPNOTSUPP;
 
 	for (i = 0; pl_choose(lease->file, lease->access, o, i, &c); i++) {
-		last = (struct pinlease_why){ .stage = PINLEASE_AT_CHECK, .reason = c.reason, .mode = c.mode };
+		last = (struct pinlease_why){ .stage = PINLEASE_AT_CHECK,
+					      .reason = c.reason,
+					      .mode = c.mode };
 		r = c.err ? c.err : acquire_try(lease, &c, o, &last);
 		if (!r) {
 			lease->mode_reason = skipped;

@@ -50,8 +50,10 @@ void pl_lease_write_back(struct pinlease *lease)
 	}
 	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD) && lease_maybe_written(lease))
 		pl_staged_mark(&lease->staged, 0, lease->staged.len);
-	while (!r && pl_staged_next(&lease->staged, 0, lease->staged.len, PL_CHUNK_BYTES, false, &off, &len)) {
-		if (pl_add_sat(pl_sys_now(), PL_CHUNK_NS) >= file->limit_ns && file->state == PL_FILE_BREAKING) {
+	while (!r &&
+	       pl_staged_next(&lease->staged, 0, lease->staged.len, PL_CHUNK_BYTES, false, &off, &len)) {
+		if (pl_add_sat(pl_sys_now(), PL_CHUNK_NS) >= file->limit_ns &&
+		    file->state == PL_FILE_BREAKING) {
 			r = -ETIME;
 			break;
 		}
@@ -200,7 +202,8 @@ int pl_lease_save(struct pinlease *lease, int fd)
 	pthread_mutex_unlock(&file->lock);
 	if (r == -EAGAIN || !pl_lease_writes_back(lease))
 		return r;
-	while (pl_staged_next(&lease->staged, off + len, lease->staged.len, PL_CHUNK_BYTES, false, &off, &len)) {
+	while (pl_staged_next(&lease->staged, off + len, lease->staged.len, PL_CHUNK_BYTES, false, &off,
+			      &len)) {
 		r = pl_staged_write(&lease->staged, fd, off, len);
 		if (r)
 			break;

@@ -32,7 +32,8 @@ int pl_reg_init(struct pl_reg *reg, const struct pinlease_backend *backend, void
 		if (r)
 			return r;
 	}
-	*reg = (struct pl_reg){ .backend = backend, .arg = arg, .ibv_access = ibv_access, .device_fd = cmd_fd };
+	*reg = (struct pl_reg){ .backend = backend, .arg = arg, .ibv_access = ibv_access };
+	reg->device_fd = cmd_fd;
 	return 0;
 }
 
@@ -60,7 +61,8 @@ static int mr_register(struct pinlease *lease, struct pl_reg *reg, struct ibv_pd
 
 	/* Another device than the first may do less. */
 	if (backend->capable)
-		r = backend->capable(pd, &(struct pinlease_pin){ .size = sizeof(struct pinlease_pin) }, &reason);
+		r = backend->capable(pd, &(struct pinlease_pin){ .size = sizeof(struct pinlease_pin) },
+				     &reason);
 	if (!r)
 		r = pl_reg_init(reg, backend, pd, ibv_access, pd);
 	if (r)

@@ -96,11 +96,11 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 
 	if (needs_pages)
 		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len,
-				       lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr, lease->access,
-				       &lease->file->id, holes, lease_stop, lease, &at);
+				       lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr,
+				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		lease->staged.len = lease->now_len;
-		/* What LOST had kept is dropped here, and not before: an attempt that got no guard kept it. */
+		/* What LOST had kept is dropped here; an attempt that got no guard has kept it. */
 		if (!first && lease->staged.dirty)
 			pl_staged_clean(&lease->staged);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
@@ -123,7 +123,8 @@ static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 	else if (!r && st.size <= lease->off)
 		r = -ENODATA;
 	if (r) {
-		pl_why_set(why, PINLEASE_AT_SIZE, r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_FD_REPLACED, r);
+		pl_why_set(why, PINLEASE_AT_SIZE,
+			   r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_FD_REPLACED, r);
 		return r;
 	}
 	lease->now_len = pl_min_u64(lease->len, st.size - lease->off);

@@ -46,7 +46,7 @@ struct pl_env {
 	int signo;
 	pid_t breaker_tid;
 	uint32_t fork_gen;
-	_Atomic uint64_t break_time_ns;	/* fs.lease-break-time as last read by the slow pass; PL_NEVER: 0, never */
+	_Atomic uint64_t break_time_ns; /* fs.lease-break-time, read by the slow pass; PL_NEVER: 0, never */
 };
 
 struct pinlease_file {
@@ -113,7 +113,7 @@ struct pinlease {
 	int err;				/* what makes it LOST, or failed the restore */
 	bool holding, busy, ack_due;
 	bool fenced;				/* nothing of ours reaches the memory */
-	bool written;				/* FENCING: and what it wrote is in the file, or lost is set */
+	bool written; /* FENCING: and what it wrote is in the file, or lost is set */
 	bool lost;
 	bool sync_failed;
 	bool waited;				/* a release or own change takes it on from FENCING */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Layer 1: the byte ranges leased of a file; an intrusive treap, each node knows the furthest end below it. */
+/* Layer 1: the byte ranges leased of a file: an intrusive treap; a node knows the furthest end below. */
 #ifndef PL_RANGE_H
 #define PL_RANGE_H
 

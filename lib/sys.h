@@ -66,7 +66,8 @@ int pl_sys_msync(void *addr, size_t len);	/* MS_SYNC */
 /* One signal of set with its info, until timeout_ns (relative) is over: signal number, -EAGAIN, -EINTR. */
 int pl_sys_wait_signal(const sigset_t *set, siginfo_t *info, uint64_t timeout_ns);
 int pl_sys_signal_thread(pthread_t thread, int signo);
-int pl_sys_thread_new(void *(*fn)(void *), void *arg, const char *name, pthread_t *out); /* all signals blocked */
+/* With all signals blocked. */
+int pl_sys_thread_new(void *(*fn)(void *), void *arg, const char *name, pthread_t *out);
 void pl_sys_thread_join(pthread_t thread);
 pid_t pl_sys_thread_id(void);
 int pl_sys_cond_init(pthread_cond_t *cond);	/* on CLOCK_MONOTONIC */
@@ -75,7 +76,7 @@ int pl_sys_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t unti
 int pl_sys_key_new(pthread_key_t *key, void (*destroy)(void *));
 int pl_sys_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
-int pl_sys_membarrier_register(void);		/* 0: PRIVATE_EXPEDITED may be used; -ENOSYS, -EPERM, -EINVAL */
+int pl_sys_membarrier_register(void); /* 0: PRIVATE_EXPEDITED may be used; -ENOSYS, -EPERM, -EINVAL */
 void pl_sys_membarrier(void);			/* only after register answered 0 */
 
 int pl_sys_event_new(void);			/* eventfd, non-blocking */

@@ -33,10 +33,12 @@ struct bench_result {
 };
 
 extern const struct bench_row bench_begin_end, bench_begin_end_2t;
-extern const struct bench_row bench_break_ext4, bench_break_tmpfs, bench_break_ext4_polled, bench_break_tmpfs_polled;
+extern const struct bench_row bench_break_ext4, bench_break_tmpfs, bench_break_ext4_polled,
+	bench_break_tmpfs_polled;
 
 uint64_t bench_now(void);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */
-void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n, struct bench_result *out);
+void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n,
+		 struct bench_result *out);
 
 #endif

@@ -251,7 +251,8 @@ static int tmpfs_polled_up(void **state)
 					      .sample = break_sample,                                        \
 					      .tear_down = breaks_down }
 
-BREAK_ROW(break_ext4, "truncate(path) blocked by an idle lease on ext4; floor: sigwaitinfo, membarrier, F_UNLCK", 2000,
+BREAK_ROW(break_ext4,
+	  "truncate(path) blocked by an idle lease on ext4; floor: sigwaitinfo, membarrier, F_UNLCK", 2000,
 	  ext4_up);
 BREAK_ROW(break_tmpfs, "the same on tmpfs", 2000, tmpfs_up);
 BREAK_ROW(break_ext4_polled, "break_ext4 with a thread polling on the other core", 1000, ext4_polled_up);

@@ -38,7 +38,8 @@ static enum bench_verdict judge(const struct bench_row *row, double low, double 
  * The ratio is the median of the pairs' own ratios, and its 95 % interval comes from
  * order statistics (n/2 -+ 0.98 sqrt n): no assumption about how the noise is shaped.
  */
-void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n, struct bench_result *out)
+void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n,
+		 struct bench_result *out)
 {
 	double *ratio = calloc(n, sizeof(*ratio)), half = 0.98 * sqrt(n) / n;
 	unsigned int i;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* pinlease-bench [--json FILE] [--only NAME] [--list]: measures the rows, prints a table, judges nothing but figures. */
+/* pinlease-bench [--json FILE] [--only NAME] [--list]: measures the rows and prints a table. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +10,9 @@
 #include "bench.h"
 #include "kt.h"
 
-static const struct bench_row *const rows[] = { &bench_begin_end,	   &bench_begin_end_2t, &bench_break_ext4,
-						&bench_break_tmpfs,	   &bench_break_ext4_polled,
-						&bench_break_tmpfs_polled };
+static const struct bench_row *const rows[] = { &bench_begin_end,	  &bench_begin_end_2t,
+						&bench_break_ext4,	  &bench_break_tmpfs,
+						&bench_break_ext4_polled, &bench_break_tmpfs_polled };
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 
@@ -35,7 +35,8 @@ static int measure(const struct bench_row *row, struct bench_result *out)
 			fprintf(stderr, "\r%s: %u0 %%", row->name, last);
 		}
 	}
-	fprintf(stderr, isatty(STDERR_FILENO) ? "\r%-40s\r" : "%s done\n", isatty(STDERR_FILENO) ? "" : row->name);
+	fprintf(stderr, isatty(STDERR_FILENO) ? "\r%-40s\r" : "%s done\n",
+		isatty(STDERR_FILENO) ? "" : row->name);
 	if (!r)
 		bench_judge(row, ours, floor, row->samples, out);
 	row->tear_down(state);
@@ -55,9 +56,9 @@ static void print_table(const struct bench_result *results, const bool *have)
 
 		if (!have[i])
 			continue;
-		printf("| %s | %s | %.2f (%.2f) | %.2f (%.2f) | %.3f [%.3f, %.3f] | %s %.2f | %s |\n", rows[i]->name,
-		       rows[i]->unit, r->value, r->p99, r->floor, r->floor_p99, r->ratio, r->low, r->high,
-		       rows[i]->higher ? ">=" : "<=", rows[i]->bar, verdicts[r->verdict]);
+		printf("| %s | %s | %.2f (%.2f) | %.2f (%.2f) | %.3f [%.3f, %.3f] | %s %.2f | %s |\n",
+		       rows[i]->name, rows[i]->unit, r->value, r->p99, r->floor, r->floor_p99, r->ratio,
+		       r->low, r->high, rows[i]->higher ? ">=" : "<=", rows[i]->bar, verdicts[r->verdict]);
 	}
 }
 
@@ -77,7 +78,8 @@ static int write_json(const char *path, const struct bench_result *results, cons
 			continue;
 		fprintf(f,
 			"%s\n  {\"name\": \"%s\", \"unit\": \"%s\", \"value\": %.4f, \"floor\": %.4f, "
-			"\"ratio\": %.4f, \"bar\": %.2f, \"better\": \"%s\", \"verdict\": \"%s\", \"samples\": %u}",
+			"\"ratio\": %.4f, \"bar\": %.2f, \"better\": \"%s\", \"verdict\": \"%s\", "
+			"\"samples\": %u}",
 			comma, rows[i]->name, rows[i]->unit, r->value, r->floor, r->ratio, rows[i]->bar,
 			rows[i]->higher ? "higher" : "lower", verdicts[r->verdict], r->samples);
 		comma = ",";
