@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "culprit.h"
 #include "lease.h"
 #include "sys.h"
 
@@ -231,6 +232,20 @@ static int restore_by_hand(struct pinlease *lease, struct pinlease_why *why)
 	return pl_lease_restore_step(lease, why);
 }
 
+/* Not locked: who has the file open is looked for in all of /proc. */
+static void restore_why(const struct pinlease *lease, struct pinlease_why *why)
+{
+	const struct pinlease_file *file = lease->file;
+
+	if (!why)
+		return;
+	why->mode = lease->mode;
+	why->guard = file->guard.ops->kind;
+	why->pid = 0;
+	if (why->stage == PINLEASE_AT_GUARD && why->reason == PINLEASE_WHY_OPENER)
+		pl_culprit_find(&file->id, file->fd, &why->reason, &why->pid);
+}
+
 int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why)
 {
 	struct pinlease_file *file = lease->file;
@@ -252,5 +267,7 @@ int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why)
 		r = -EAGAIN;
 	}
 	pthread_mutex_unlock(&file->lock);
+	if (r)
+		restore_why(lease, why);
 	return r;
 }
