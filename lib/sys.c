@@ -324,7 +324,7 @@ void pl_sys_event_clear(int fd)
 /*
  * The datagram is never received. It holds the description until the socket itself is
  * destroyed, which a dying process does after the fput of every descriptor: so what
- * these close (memory regions) is gone before the lease (rdma_kill holds it).
+ * these close (memory regions) is gone before the lease (kill_owner holds it).
  */
 int pl_sys_anchor_new(int fd, int *anchor)
 {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""The C in README.md and docs/ compiles, and every path that they name is there.
+"""The C in README.md and the other documents compiles, and every path that they name is there.
 
 check_readme.py CC
 """
@@ -16,7 +16,10 @@ def main():
     cc = need(sys.argv[1])
     verdict = Verdict()
     documents = [TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-    for path in documents + sorted((TOP / "docs").glob("*.md")):
+    for folder in sorted((TOP / "examples").glob("[0-9]*/")):
+        if not (folder / "README.md").exists():
+            verdict.bad(folder, "no README.md")
+    for path in [*documents, *sorted(TOP.glob("docs/*.md")), *sorted(TOP.glob("examples/**/README.md"))]:
         text = path.read_text()
         verdict.count("documents")
         for code in re.findall(r"^```c\n(.*?)^```", text, flags=re.M | re.S):
