@@ -26,6 +26,17 @@ int main(void)
 }
 """
 
+URING = """
+#include <pinlease/uring.h>
+#include <stdio.h>
+
+int main(void)
+{
+	printf("%s %s\\n", pinlease_version(), pinlease_uring_backend()->pin ? "ctx" : "nothing");
+	return 0;
+}
+"""
+
 PROJECT = """
 cmake_minimum_required(VERSION 3.25)
 project(consumer LANGUAGES C)
@@ -34,6 +45,10 @@ add_executable(shared main.c)
 target_link_libraries(shared PRIVATE pinlease::pinlease {flags})
 add_executable(static main.c)
 target_link_libraries(static PRIVATE pinlease::pinlease_static {flags})
+if(TARGET pinlease::pinlease_uring)
+  add_executable(uring uring.c)
+  target_link_libraries(uring PRIVATE pinlease::pinlease_uring {flags})
+endif()
 """
 
 
@@ -44,6 +59,7 @@ class Scratch:
         self.source = folder / "source"
         self.source.mkdir()
         (self.source / "main.c").write_text(PROGRAM)
+        (self.source / "uring.c").write_text(URING)
 
     def step(self, what, args, **keywords):
         result = run(args, **keywords)
@@ -60,10 +76,13 @@ class Scratch:
         if result.stdout.strip() != f"{version} ctx":
             self.verdict.bad(what, f"prints {result.stdout.strip()!r}")
 
-    def pkg_config(self, *arguments):
+    def with_uring(self):
+        return any(self.prefix.rglob("libpinlease-uring.so"))
+
+    def pkg_config(self, *arguments, package="libpinlease"):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(self.libdir() / "pkgconfig")}
         answer = self.step("pkg-config", [need("pkg-config"), f"--define-variable=prefix={self.prefix}",
-                                          *arguments, "libpinlease"], env=environment)
+                                          *arguments, package], env=environment)
         return answer.stdout.split()
 
 
@@ -79,6 +98,11 @@ def by_pkg_config(scratch, version):
                  for word in scratch.pkg_config("--cflags", "--static", "--libs")]
     scratch.step("pkg-config, static", [scratch.cc, main, "-o", static, *scratch.flags, *libraries])
     scratch.execute("pkg-config, static", static, version)
+    if scratch.with_uring():
+        uring = scratch.folder / "pc-uring"
+        scratch.step("pkg-config, uring", [scratch.cc, scratch.source / "uring.c", "-o", uring, *scratch.flags,
+                                           *scratch.pkg_config("--cflags", "--libs", package="libpinlease-uring")])
+        scratch.execute("pkg-config, uring", uring, version)
 
 
 def by_find_package(scratch, cmake, version):
@@ -87,7 +111,7 @@ def by_find_package(scratch, cmake, version):
     scratch.step("find_package", [cmake, "-S", scratch.source, "-B", build, f"-DCMAKE_C_COMPILER={scratch.cc}",
                                   f"-DCMAKE_PREFIX_PATH={scratch.prefix}"])
     scratch.step("find_package", [cmake, "--build", build])
-    for kind in ("shared", "static"):
+    for kind in ("shared", "static", "uring") if scratch.with_uring() else ("shared", "static"):
         scratch.execute(f"find_package, {kind}", build / kind, version)
 
 
