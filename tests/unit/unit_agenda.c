@@ -244,7 +244,7 @@ static void *cancel_first(void *arg)
 	return NULL;
 }
 
-/* cancel returns when the item has run to its end; what was queued meanwhile, before or after, does not run. */
+/* cancel returns when the item has run to its end; what was queued meanwhile does not run. */
 static void cancelled_while_it_runs(void **state)
 {
 	struct scene *s = *state;

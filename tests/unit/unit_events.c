@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Events: one of a kind and lease, newest wins, order of the last occurrence, readable while there are any. */
+/* Events: one of a kind and lease, newest wins, order of the last occurrence, readable while any is there. */
 #include <poll.h>
 
 #include "events.h"

@@ -181,6 +181,12 @@ static uint64_t blocks(int fd)
 	return (uint64_t)st.st_blocks * 512;
 }
 
+static int prepare(const struct scene *c, uint64_t off, uint64_t len, void *addr, uint32_t access,
+		   struct pl_fill_error *at)
+{
+	return pl_filemap_prepare(c->fd, off, len, addr, access, &c->id, false, NULL, NULL, at);
+}
+
 static void written_ranges_are_allocated(void **state)
 {
 	struct scene *c = *state;
@@ -189,12 +195,10 @@ static void written_ranges_are_allocated(void **state)
 
 	assert_true(blocks(c->fd) < 8 * PAGE);
 	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_WRITE, PAGE, &map), 0);
-	assert_int_equal(pl_filemap_prepare(c->fd, 8 * PAGE, 8 * PAGE, (char *)map.addr + 8 * PAGE, PINLEASE_WRITE,
-					    &c->id, false, NULL, NULL, &at), 0);
+	assert_int_equal(prepare(c, 8 * PAGE, 8 * PAGE, (char *)map.addr + 8 * PAGE, PINLEASE_WRITE, &at), 0);
 	assert_true(blocks(c->fd) >= 8 * PAGE && blocks(c->fd) < SIZE);
 	/* Blocks alone, for staged memory. The file's size stays. */
-	assert_int_equal(pl_filemap_prepare(c->fd, 0, SIZE, NULL, PINLEASE_WRITE, &c->id, false, NULL, NULL, &at),
-			 0);
+	assert_int_equal(prepare(c, 0, SIZE, NULL, PINLEASE_WRITE, &at), 0);
 	assert_true(blocks(c->fd) >= SIZE);
 	assert_int_equal(lseek(c->fd, 0, SEEK_END), SIZE);
 	pl_filemap_free(&map);
@@ -219,8 +223,7 @@ static void memory_has_no_holes(void **state)
 	struct pl_map map;
 
 	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_READ, PAGE, &map), 0);
-	assert_int_equal(pl_filemap_prepare(c->fd, 0, SIZE, map.addr, PINLEASE_READ, &c->id, false, NULL, NULL,
-					    &at), 0);
+	assert_int_equal(prepare(c, 0, SIZE, map.addr, PINLEASE_READ, &at), 0);
 	all_resident(map.addr, SIZE);
 	pl_filemap_free(&map);
 }
@@ -234,17 +237,17 @@ static void stops_when_told(void **state)
 {
 	struct scene *c = *state;
 	struct pl_fill_error at = { 0 };
-	int steps = 0;
+	int steps = 0, r;
 
-	assert_int_equal(pl_filemap_prepare(c->fd, 0, SIZE, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps,
-					    &at), -EAGAIN);
+	r = pl_filemap_prepare(c->fd, 0, SIZE, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps, &at);
+	assert_int_equal(r, -EAGAIN);
 	assert_true(at.stage == PINLEASE_AT_ALLOCATE && at.reason == PINLEASE_WHY_BROKEN);
 	assert_int_equal(blocks(c->fd), 0);
 	/* 130 MiB are three pieces. */
 	assert_int_equal(ftruncate(c->fd, 130 << 20), 0);
 	steps = 2;
-	assert_int_equal(pl_filemap_prepare(c->fd, 0, 130 << 20, NULL, PINLEASE_WRITE, &c->id, false, count_to,
-					    &steps, &at), -EAGAIN);
+	r = pl_filemap_prepare(c->fd, 0, 130 << 20, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps, &at);
+	assert_int_equal(r, -EAGAIN);
 	assert_int_equal(blocks(c->fd), 128 << 20);
 	assert_int_equal(ftruncate(c->fd, 0), 0);
 }
@@ -258,14 +261,13 @@ static void faults_are_errors(void **state)
 
 	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_WRITE, PAGE, &map), 0);
 	assert_int_equal(ftruncate(c->fd, 0), 0);
-	assert_int_equal(pl_filemap_prepare(c->fd, 0, SIZE, map.addr, PINLEASE_WRITE, &c->id, false, NULL, NULL,
-					    &at), -EIO);
+	assert_int_equal(prepare(c, 0, SIZE, map.addr, PINLEASE_WRITE, &at), -EIO);
 	assert_true(at.reason == PINLEASE_WHY_IO && at.sys_errno == EFAULT);
-	assert_int_equal(pl_filemap_prepare(c->fd, 0, SIZE, map.addr, PINLEASE_READ, &c->id, false, NULL, NULL,
-					    &at), -EIO);
+	assert_int_equal(prepare(c, 0, SIZE, map.addr, PINLEASE_READ, &at), -EIO);
 	pl_filemap_free(&map);
-	assert_int_equal(pl_filemap_prepare(-1, 0, SIZE, NULL, PINLEASE_WRITE, &c->id, false, NULL, NULL, &at),
-			 -EBADF);
+	close(c->fd);
+	c->fd = -1;
+	assert_int_equal(prepare(c, 0, SIZE, NULL, PINLEASE_WRITE, &at), -EBADF);
 	assert_true(at.reason == PINLEASE_WHY_IO && at.sys_errno == EBADF);
 }
 

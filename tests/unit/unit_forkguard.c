@@ -18,7 +18,9 @@ static bool is_null_device(int fd)
 {
 	struct stat st, null;
 
-	return !fstat(fd, &st) && !stat("/dev/null", &null) && st.st_rdev == null.st_rdev && S_ISCHR(st.st_mode);
+	if (fstat(fd, &st) || stat("/dev/null", &null))
+		return false;
+	return S_ISCHR(st.st_mode) && st.st_rdev == null.st_rdev;
 }
 
 static bool is_closed(int fd)

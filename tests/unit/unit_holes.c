@@ -87,16 +87,21 @@ static void many_extents(void **state)
 	close(fd);
 }
 
+static int prepare(uint64_t off, uint64_t len, bool fill_holes, struct pl_fill_error *at)
+{
+	char *addr = (char *)c.map.addr + off;
+
+	return pl_filemap_prepare(c.fd, off, len, addr, PINLEASE_READ, &c.id, fill_holes, NULL, NULL, at);
+}
+
 static void refused(void **state)
 {
 	struct pl_fill_error at = { 0 };
 
 	(void)state;
-	assert_int_equal(pl_filemap_prepare(c.fd, 0, SIZE, c.map.addr, PINLEASE_READ, &c.id, false, NULL, NULL,
-					    &at), -ENODATA);
+	assert_int_equal(prepare(0, SIZE, false, &at), -ENODATA);
 	assert_true(at.stage == PINLEASE_AT_ALLOCATE && at.reason == PINLEASE_WHY_HOLE);
-	assert_int_equal(pl_filemap_prepare(c.fd, 8 * PAGE, 8 * PAGE, (char *)c.map.addr + 8 * PAGE, PINLEASE_READ,
-					    &c.id, false, NULL, NULL, &at), 0);
+	assert_int_equal(prepare(8 * PAGE, 8 * PAGE, false, &at), 0);
 }
 
 /* Through a mapping that cannot be written. What was there stays, and it is no hole afterwards. */
@@ -106,12 +111,10 @@ static void filled(void **state)
 	const char *p = c.map.addr;
 
 	(void)state;
-	assert_int_equal(pl_filemap_prepare(c.fd, 0, SIZE, c.map.addr, PINLEASE_READ, &c.id, true, NULL, NULL, &at),
-			 0);
+	assert_int_equal(prepare(0, SIZE, true, &at), 0);
 	assert_int_equal(pl_sys_has_hole(c.fd, 0, SIZE), 0);
 	assert_true(p[0] == 0 && p[8 * PAGE] == 1 && p[SIZE - PAGE] == 1);
-	assert_int_equal(pl_filemap_prepare(c.fd, 0, SIZE, c.map.addr, PINLEASE_READ, &c.id, false, NULL, NULL,
-					    &at), 0);
+	assert_int_equal(prepare(0, SIZE, false, &at), 0);
 	assert_int_equal(lseek(c.fd, 0, SEEK_END), SIZE);
 }
 
