@@ -54,6 +54,7 @@ void sim_thread_join(struct sim_thread *thread);
 /*
  * Faults, by the name of the call in sys.h and verbs.h without its prefix ("pwrite",
  * "dereg_mr"), or by class. nth counts from 1 and from now; times 0: for ever after.
+ * err > 0 with pread and pwrite: so many bytes at most.
  */
 enum sim_class {
 	SIM_MEMORY = 1,		/* may answer ENOMEM */

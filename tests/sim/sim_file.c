@@ -306,9 +306,9 @@ ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off)
 	int r = sim_enter("pread", SIM_BLOCKING | SIM_STEP);
 	ssize_t n;
 
-	if (r)
+	if (r < 0)
 		return r;
-	n = pread(fd, buf, len, (off_t)off);
+	n = pread(fd, buf, r ? pl_min_u64(len, (uint64_t)r) : len, (off_t)off);
 	return n < 0 ? -errno : n;
 }
 
@@ -328,19 +328,22 @@ ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	/* What counts is when it was started: what is under way when a break expires cannot be called back. */
 	judge_fd(fd, "pwrite");
 	r = sim_enter("pwrite", SIM_BLOCKING | SIM_STEP);
-	if (r)
+	if (r < 0)
 		return r;
-	n = pwrite(fd, buf, len, (off_t)off);
+	n = pwrite(fd, buf, r ? pl_min_u64(len, (uint64_t)r) : len, (off_t)off);
 	return n < 0 ? -errno : n;
 }
 
-static void judge_change(int fd, const char *what, uint64_t from, uint64_t end)
+/* A change of the layout is the application's own, and needs no guard; but no region may be over it. */
+static void judge_change(int fd, uint64_t from, uint64_t end)
 {
+	struct sim_ofd *ofd;
+
 	sim_lock();
-	if (sim_ofd_of(fd)) {
-		sim_judge_write(sim_ofd_of(fd), what);
-		sim_judge_layout(sim_ofd_of(fd), from, end);
-	}
+	ofd = sim_ofd_of(fd);
+	/* Open for reading: the kernel will refuse. */
+	if (ofd && (ofd->flags & O_ACCMODE) != O_RDONLY)
+		sim_judge_layout(ofd, from, end);
 	sim_unlock();
 }
 
@@ -350,7 +353,7 @@ int pl_sys_truncate(int fd, uint64_t len)
 
 	if (r)
 		return r;
-	judge_change(fd, "ftruncate", len, UINT64_MAX);
+	judge_change(fd, len, UINT64_MAX);
 	return ret_of(ftruncate(fd, (off_t)len));
 }
 
@@ -361,7 +364,7 @@ int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)
 	if (r)
 		return r;
 	if (mode & ~FALLOC_FL_KEEP_SIZE)
-		judge_change(fd, "fallocate", off, off + len);
+		judge_change(fd, off, off + len);
 	else
 		judge_fd(fd, "fallocate");
 	return ret_of(fallocate(fd, mode, (off_t)off, (off_t)len));

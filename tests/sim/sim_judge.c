@@ -8,8 +8,8 @@
  *	live region; pages of the file are registered, or DMA lands in them, while the guard
  *	is not held; the layout is changed by ourselves under a live region. Once a break
  *	has expired DMA that lands is the kernel's doing: it is counted (sim_dma_late).
- * I1	pwrite, fallocate, ftruncate, MADV_POPULATE_WRITE of a file whose guard was let go,
- *	or whose break has expired, started after that.
+ * I1	pwrite, plain fallocate, MADV_POPULATE_WRITE of a file whose guard was let go, or
+ *	whose break has expired, started after that.
  * I2	F_UNLCK of a lease that was let go already.
  * seam	A lease taken without F_SETSIG and F_SETOWN_EX, or owned by a dead thread; SIGIO
  *	waited for; a descriptor closed, or memory unmapped, that is not there.

@@ -123,7 +123,7 @@ void sim_signal_reset(void)
 
 int pl_sys_wait_signal(const sigset_t *set, siginfo_t *info, uint64_t timeout_ns)
 {
-	int r = sim_enter("wait_signal", SIM_BLOCKING | SIM_STEP);
+	int r = sim_enter("wait_signal", SIM_BLOCKING);
 	struct sim_thread *t = sim_self;
 	uint64_t until;
 

@@ -261,8 +261,8 @@ static void test_judge_sees_writes_after_let_go(struct world *w)
 	pl_sys_set_lease(r.fd, F_UNLCK);
 	sim_expect("I1");
 	pl_sys_pwrite(r.fd, "x", 1, 0);
-	pl_sys_truncate(r.fd, SIM_PAGE);
 	pl_sys_allocate(r.fd, 0, 0, SIM_PAGE);
+	pl_sys_advise(r.addr, SIM_PAGE, MADV_POPULATE_WRITE);
 	assert_int_equal(sim_violations(), 3);
 	reach_down(&r);
 }

@@ -185,6 +185,7 @@ int world_group(void **state)
 
 	(void)state;
 	alarm(300);
+	setbuf(stdout, NULL);
 	sim_begin();
 	world_open(&w, PINLEASE_WRITE);
 	lease = world_lease(&w, 0, SIM_PAGE, NULL);

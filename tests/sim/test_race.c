@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A break at every step of everything: a first run with the opener at the first system
+ * or verbs call, a second one at the second, until a run is over before its turn.
+ * Whatever the step, the opener gets in before the kernel's patience is over, the judge
+ * sees nothing forbidden, and the call answers what it may.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <infiniband/verbs.h>
+#include <string.h>
+
+#include "world.h"
+
+#define MANY 1000
+
+static const struct pinlease_opts pinned = { .deadline_ms = 1000 };
+static const struct pinlease_opts memory = { .mode = PINLEASE_MODE_STAGED, .deadline_ms = 1000 };
+
+struct race {
+	const char *name;
+	void (*prepare)(struct world *w, const struct pinlease_opts *o);
+	int (*call)(struct world *w, const struct pinlease_opts *o);	/* 0 or -EAGAIN */
+	void (*check)(struct world *w, int ret);
+	unsigned int least;	/* so many calls without a lock it makes */
+};
+
+/* The one opener of a run. */
+static struct {
+	const char *path;
+	enum sim_class class;
+	bool reader;
+	struct sim_opener *o;
+} comer;
+
+static void come(void *arg)
+{
+	(void)arg;
+	comer.o = comer.reader ? sim_open(comer.path, O_RDONLY) : sim_truncate(comer.path, WORLD_SIZE);
+	/* With no lock held the library may answer before this call goes on. */
+	if (comer.class == SIM_STEP)
+		sim_sleep(SIM_MS);
+}
+
+static void come_in(void)
+{
+	if (!comer.o)
+		return;
+	world_opener_in(comer.o, 3 * SIM_S);
+	comer.o = NULL;
+}
+
+/* One run; false: it was over before the nth step. */
+static bool race_once(struct world *w, const struct race *race, const struct pinlease_opts *o, unsigned int n)
+{
+	bool came;
+	int ret;
+
+	comer.path = sim_file("file", WORLD_SIZE);
+	race->prepare(w, o);
+	sim_hook_class(comer.class, n, come, NULL);
+	ret = race->call(w, o);
+	sim_clear();
+	assert_true(ret == 0 || ret == -EAGAIN);
+	came = comer.o != NULL;
+	if (!came)
+		assert_int_equal(ret, 0);
+	come_in();
+	if (race->check)
+		race->check(w, ret);
+	while (w->leases)
+		assert_int_equal(pinlease_release(w->lease[--w->leases]), 0);
+	if (w->file)
+		assert_int_equal(pinlease_file_close(w->file), 0);
+	assert_int_equal(pinlease_ctx_free(w->ctx), 0);
+	memset(w, 0, sizeof(*w));
+	return came;
+}
+
+static void race_through(struct world *w, const struct race *race, const struct pinlease_opts *o)
+{
+	static const enum sim_class classes[] = { SIM_STEP, SIM_FAST };
+	unsigned int n, i;
+
+	for (i = 0; i < 4; i++) {
+		comer.class = classes[i / 2];
+		comer.reader = i % 2;
+		for (n = 1; race_once(w, race, o, n); n++)
+			assert_in_range(n, 1, MANY);
+		print_message("%s: a %s at each of %u %s\n", race->name, comer.reader ? "reader" : "writer", n - 1,
+			      comer.class == SIM_STEP ? "calls" : "calls under a lock");
+		if (comer.class == SIM_STEP)
+			assert_in_range(n, race->least + 1, MANY);
+	}
+}
+
+static void race_modes(struct world *w, const struct race *race)
+{
+	race_through(w, race, &pinned);
+	race_through(w, race, &memory);
+}
+
+/* What is raced */
+
+static void prepare_file(struct world *w, const struct pinlease_opts *o)
+{
+	(void)o;
+	world_open(w, PINLEASE_WRITE);
+}
+
+static void prepare_lease(struct world *w, const struct pinlease_opts *o)
+{
+	world_open(w, PINLEASE_WRITE);
+	world_lease(w, 0, WORLD_SIZE, o);
+}
+
+/* REVOKED, the guard free; restored by hand, or by itself after the back-off. */
+static void prepare_revoked(struct world *w, const struct pinlease_opts *o)
+{
+	struct pinlease_opts manual = *o;
+
+	manual.flags = PINLEASE_L_MANUAL;
+	prepare_lease(w, &manual);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), SIM_S);
+	sim_sleep(5 * SIM_S);
+}
+
+static void prepare_resting(struct world *w, const struct pinlease_opts *o)
+{
+	prepare_lease(w, o);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), SIM_S);
+}
+
+static void prepare_written(struct world *w, const struct pinlease_opts *o)
+{
+	prepare_lease(w, o);
+	world_write(w->lease[0], 0, WORLD_SIZE, 51);
+}
+
+static int call_open(struct world *w, const struct pinlease_opts *o)
+{
+	struct pinlease_file *file;
+	int r = pinlease_file_open(w->ctx, comer.path, NULL, NULL, &file);
+
+	(void)o;
+	/* Somebody came before the lease was taken: the file is his. */
+	if (!r)
+		w->file = file;
+	return r;
+}
+
+static void prepare_ctx(struct world *w, const struct pinlease_opts *o)
+{
+	(void)o;
+	assert_int_equal(pinlease_ctx_new(NULL, &w->ctx), 0);
+	w->pd = sim_device(SIM_ODP_NONE);
+}
+
+static int call_acquire(struct world *w, const struct pinlease_opts *o)
+{
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *lease;
+	int r = world_acquire(w, 0, WORLD_SIZE, o, &why, &lease);
+
+	if (r)
+		assert_true(why.reason == PINLEASE_WHY_BROKEN || why.reason == PINLEASE_WHY_OPENER);
+	return r;
+}
+
+static void check_active(struct world *w, int ret)
+{
+	if (!ret)
+		world_reach(w->lease[0], PINLEASE_ACTIVE);
+}
+
+static int call_restore(struct world *w, const struct pinlease_opts *o)
+{
+	(void)o;
+	return pinlease_restore(w->lease[0], NULL);
+}
+
+/* Whatever became of it, another restore brings it back. */
+static void check_restore(struct world *w, int ret)
+{
+	(void)ret;
+	sim_sleep(SIM_S);
+	assert_int_equal(pinlease_restore(w->lease[0], NULL), 0);
+	world_view(w->lease[0]);
+}
+
+static int call_wait_for_restore(struct world *w, const struct pinlease_opts *o)
+{
+	(void)w;
+	(void)o;
+	/* Not until it is ACTIVE: whoever has come stays that long. */
+	sim_sleep(100 * SIM_MS);
+	return 0;
+}
+
+static int call_release(struct world *w, const struct pinlease_opts *o)
+{
+	(void)o;
+	return pinlease_release(w->lease[--w->leases]);
+}
+
+static void check_data(struct world *w, int ret)
+{
+	(void)ret;
+	assert_true(sim_file_is(w->path, 0, WORLD_SIZE, 51));
+}
+
+static int call_sync(struct world *w, const struct pinlease_opts *o)
+{
+	(void)o;
+	return pinlease_sync(w->lease[0], 0, 0, 0);
+}
+
+static int call_mr_add(struct world *w, const struct pinlease_opts *o)
+{
+	uint32_t index = 7;
+	int r = pinlease_mr_add(w->lease[0], w->pd, IBV_ACCESS_REMOTE_WRITE, &index);
+
+	(void)o;
+	assert_int_equal(index, r ? 7 : 1);
+	return r;
+}
+
+static void check_registrations(struct world *w, int ret)
+{
+	(void)ret;
+	world_reach(w->lease[0], PINLEASE_ACTIVE);
+	assert_int_equal(sim_mrs(), world_info(w->lease[0]).registrations);
+}
+
+static int call_truncate(struct world *w, const struct pinlease_opts *o)
+{
+	(void)o;
+	return pinlease_file_truncate(w->file, WORLD_SIZE / 2);
+}
+
+static int call_close(struct world *w, const struct pinlease_opts *o)
+{
+	struct pinlease_file *file = w->file;
+
+	(void)o;
+	w->file = NULL;
+	return pinlease_file_close(file);
+}
+
+static void test_file_open(struct world *w)
+{
+	const struct race r = { "pinlease_file_open", prepare_ctx, call_open, NULL, 3 };
+
+	race_through(w, &r, &pinned);
+}
+
+static void test_file_close(struct world *w)
+{
+	const struct race r = { "pinlease_file_close", prepare_file, call_close, NULL, 0 };
+
+	race_through(w, &r, &pinned);
+}
+
+static void test_acquire(struct world *w)
+{
+	const struct race r = { "pinlease_acquire", prepare_file, call_acquire, check_active, 3 };
+
+	race_modes(w, &r);
+}
+
+static void test_restore_by_hand(struct world *w)
+{
+	const struct race r = { "pinlease_restore", prepare_revoked, call_restore, check_restore, 3 };
+
+	race_modes(w, &r);
+}
+
+static void test_restore_by_itself(struct world *w)
+{
+	const struct race r = { "automatic restore", prepare_resting, call_wait_for_restore, check_active, 3 };
+
+	race_modes(w, &r);
+}
+
+static void test_release(struct world *w)
+{
+	const struct race r = { "pinlease_release", prepare_written, call_release, check_data, 2 };
+
+	race_modes(w, &r);
+}
+
+static void test_sync(struct world *w)
+{
+	const struct race r = { "pinlease_sync", prepare_written, call_sync, check_data, 2 };
+
+	race_modes(w, &r);
+}
+
+static void test_mr_add(struct world *w)
+{
+	const struct race r = { "pinlease_mr_add", prepare_lease, call_mr_add, check_registrations, 1 };
+
+	race_modes(w, &r);
+}
+
+static void test_own_truncate(struct world *w)
+{
+	const struct race r = { "pinlease_file_truncate", prepare_written, call_truncate, check_active, 3 };
+
+	race_modes(w, &r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		world_test(test_file_open),
+		world_test(test_file_close),
+		world_test(test_acquire),
+		world_test(test_restore_by_hand),
+		world_test(test_restore_by_itself),
+		world_test(test_release),
+		world_test(test_sync),
+		world_test(test_mr_add),
+		world_test(test_own_truncate),
+	};
+
+	return cmocka_run_group_tests(tests, world_group, NULL);
+}
