@@ -246,7 +246,8 @@ static void stops_when_told(void **state)
 	/* 130 MiB are three pieces. */
 	assert_int_equal(ftruncate(c->fd, 130 << 20), 0);
 	steps = 2;
-	r = pl_filemap_prepare(c->fd, 0, 130 << 20, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps, &at);
+	r = pl_filemap_prepare(c->fd, 0, 130 << 20, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps,
+			       &at);
 	assert_int_equal(r, -EAGAIN);
 	assert_int_equal(blocks(c->fd), 128 << 20);
 	assert_int_equal(ftruncate(c->fd, 0), 0);
