@@ -142,8 +142,8 @@ static int serve(const void *arg)
 
 static int attach_loop(struct slow_disk *disk, int image)
 {
-	struct loop_config config = {.fd = (uint32_t)image,
-				     .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_READ_ONLY}};
+	struct loop_config config = { .fd = (uint32_t)image,
+				      .info = { .lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_READ_ONLY } };
 	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), ret = -EBUSY, number;
 
 	if (control < 0)
@@ -165,8 +165,8 @@ static int attach_loop(struct slow_disk *disk, int image)
 
 int slow_disk_make(struct slow_disk *disk)
 {
-	struct serve_arg arg = {.shared = kt_shared(sizeof(*disk->shared)),
-				.ready = kt_shared(sizeof(sem_t))};
+	struct serve_arg arg = { .shared = kt_shared(sizeof(*disk->shared)),
+				 .ready = kt_shared(sizeof(sem_t)) };
 	char path[KT_PATH_MAX + 12];
 	struct kt_fs fs;
 	int ret = access("/dev/fuse", R_OK | W_OK) ? -errno : kt_fs_make(&fs, "tmpfs", 1), image;

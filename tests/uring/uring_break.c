@@ -133,7 +133,7 @@ static void open_for_writing(void **state)
 
 static void open_for_reading_with_trunc(void **state)
 {
-	struct pinlease_why why = {0};
+	struct pinlease_why why = { 0 };
 	struct pinlease_event ev;
 
 	(void)state;
@@ -213,14 +213,15 @@ static void release_keeps_the_data(void **state)
 	restart(0);
 }
 
-/* Automatic restore: breaks in a row, the load goes on in between, each generation one more. */
+/* Automatic restore, each time after a longer back-off: breaks in a row, the load goes on in between, each
+ * generation one more. */
 static void breaks_in_a_row(void **state)
 {
 	struct pinlease_event ev;
 
 	(void)state;
 	restart(0);
-	for (uint32_t i = 0; i < 10; i++) {
+	for (uint32_t i = 0; i < 6; i++) {
 		uint32_t gen = ut_view(lease).gen;
 
 		ut_pump_more(&pump, 50);

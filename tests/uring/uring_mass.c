@@ -76,9 +76,10 @@ struct mass {
 /* With a signal queue that is shorter than the breaks, so that most signals are dropped. */
 static void mass_start(struct mass *m, uint32_t files)
 {
-	struct pinlease_opts opts = {
-		.size = sizeof(opts), .flags = PINLEASE_L_MANUAL, .backend = pinlease_uring_backend()};
-	struct rlimit few = {SIGPENDING_ROOM, SIGPENDING_ROOM};
+	struct pinlease_opts opts = { .size = sizeof(opts),
+				      .flags = PINLEASE_L_MANUAL,
+				      .backend = pinlease_uring_backend() };
+	struct rlimit few = { SIGPENDING_ROOM, SIGPENDING_ROOM };
 	char path[KT_PATH_MAX];
 
 	m->files = files;
@@ -111,7 +112,7 @@ static void mass_stop(struct mass *m)
 /* Counts the events of each lease, by kind. */
 static void mass_events(struct mass *m, uint8_t (*seen)[8])
 {
-	struct pinlease_event ev = {.size = sizeof(ev)};
+	struct pinlease_event ev = { .size = sizeof(ev) };
 
 	while (pinlease_ctx_next_event(m->u.ctx, &ev) == 1) {
 		ptrdiff_t i = (struct pinlease_file **)ev.user - m->file;
@@ -119,7 +120,7 @@ static void mass_events(struct mass *m, uint8_t (*seen)[8])
 		assert_true(i >= 0 && i < (ptrdiff_t)m->files && ev.type < 8);
 		assert_ptr_equal(ev.lease, m->lease[i]);
 		seen[i][ev.type]++;
-		ev = (struct pinlease_event){.size = sizeof(ev)};
+		ev = (struct pinlease_event){ .size = sizeof(ev) };
 	}
 }
 
@@ -127,7 +128,7 @@ static void all_answered_none_twice(void **state)
 {
 	uint32_t files = pl_rounds(PL_R_mass_files);
 	uint8_t(*seen)[8] = calloc(files, sizeof(*seen));
-	struct mass_arg arg = {.files = files, .refused = kt_shared(sizeof(uint32_t))};
+	struct mass_arg arg = { .files = files, .refused = kt_shared(sizeof(uint32_t)) };
 	struct kt_call *call;
 	struct mass m;
 
@@ -180,7 +181,7 @@ static int retry(const void *arg)
 
 static void retrying_opener_gets_in(void **state)
 {
-	struct retry_arg arg = {.tries = kt_shared(sizeof(uint32_t))};
+	struct retry_arg arg = { .tries = kt_shared(sizeof(uint32_t)) };
 	struct pinlease_file *file;
 	struct pinlease *lease;
 	struct pinlease_event ev;
@@ -195,7 +196,7 @@ static void retrying_opener_gets_in(void **state)
 	file = ut_open(&u, arg.path, PINLEASE_WRITE, 0);
 	lease = ut_lease(&u, file, UT_LEN, 0, 0);
 	ut_pump_start(&pump, &u, lease, UT_BLOCKS);
-	for (uint32_t i = 0; i < 10; i++) {
+	for (uint32_t i = 0; i < 6; i++) {
 		ut_pump_more(&pump, 20);
 		call = kt_call_start(retry, &arg, sizeof(arg));
 		assert_non_null(call);
@@ -207,7 +208,7 @@ static void retrying_opener_gets_in(void **state)
 		kt_call_end(call);
 		assert_true(ut_event(&u, PINLEASE_EV_RESTORED, UT_LONG, &ev));
 	}
-	printf("retrying opener: in after %.1f ms at most, of 10\n", (double)slowest / 1e6);
+	printf("retrying opener: in after %.1f ms at most, of 6\n", (double)slowest / 1e6);
 	ut_pump_stop(&pump);
 	ut_drop(lease, file);
 	ut_stop(&u);

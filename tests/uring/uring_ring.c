@@ -35,7 +35,7 @@ static int teardown(void **state)
 
 static void moves_data_both_ways(void **state)
 {
-	uint64_t in[UT_BLOCK / 8], out[UT_BLOCK / 8] = {0};
+	uint64_t in[UT_BLOCK / 8], out[UT_BLOCK / 8] = { 0 };
 	struct pinlease_uring_completion done;
 	int pipe_fd[2];
 
@@ -79,8 +79,8 @@ static void answers_of_the_kernel(void **state)
 static void refuses_wrong_arguments(void **state)
 {
 	struct pinlease_uring *ring = (void *)1;
-	struct pinlease_uring_completion done = {.size = sizeof(done) - 1};
-	struct pinlease_uring_info info = {.size = 0};
+	struct pinlease_uring_completion done = { .size = sizeof(done) - 1 };
+	struct pinlease_uring_info info = { .size = 0 };
 
 	(void)state;
 	assert_int_equal(pinlease_uring_new(0, 1, &ring), -EINVAL);
@@ -121,7 +121,7 @@ static void refuses_leases_of_others(void **state)
 
 static void full_ring_is_busy(void **state)
 {
-	struct pollfd pfd = {.fd = pinlease_uring_fd(u.ring), .events = POLLIN};
+	struct pollfd pfd = { .fd = pinlease_uring_fd(u.ring), .events = POLLIN };
 	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 
 	(void)state;
@@ -142,7 +142,7 @@ static void full_ring_is_busy(void **state)
 
 static void cancel_stops_what_waits(void **state)
 {
-	struct pinlease_uring_completion done = {.size = sizeof(done)};
+	struct pinlease_uring_completion done = { .size = sizeof(done) };
 	int pipe_fd[2];
 
 	(void)state;
@@ -171,7 +171,7 @@ static void *submit_and_exit(void *arg)
 /* io_uring cancels what an exiting thread has submitted; here it is not the thread that submits. */
 static void requests_outlive_their_thread(void **state)
 {
-	struct pinlease_uring_completion done = {.size = sizeof(done)};
+	struct pinlease_uring_completion done = { .size = sizeof(done) };
 	pthread_t thread;
 	int pipe_fd[2];
 	void *ret;
@@ -190,7 +190,7 @@ static void requests_outlive_their_thread(void **state)
 
 static void child_only_frees_memory(void **state)
 {
-	struct pinlease_uring_completion done = {.size = sizeof(done)};
+	struct pinlease_uring_completion done = { .size = sizeof(done) };
 	int fd = pinlease_uring_fd(u.ring), status;
 	pid_t pid = fork();
 
@@ -209,40 +209,52 @@ static void child_only_frees_memory(void **state)
 	moves_data_both_ways(NULL);
 }
 
+/* Up to 6.3 pages are given back up to a second after they were unregistered; 7.2 does not count for root. */
+static void expect_pinned(uint32_t leases, bool counted)
+{
+	long want = (long)leases * UT_LEN / 1024;
+
+	for (int i = 0; counted && i < 3000 && ut_pinned_kib() != want; i++)
+		kt_sleep_ms(1);
+	if (counted)
+		assert_int_equal(ut_pinned_kib(), want);
+}
+
 /* Pages are really pinned, once a lease, and given back by release; the slot is free again. */
 static void pins_and_unpins(void **state)
 {
 	struct pinlease_file *files[3];
 	struct pinlease *leases[3];
-	long before = ut_pinned_kib();
+	bool counted = ut_pinned_kib() > 0;
 	char name[8] = "f0", more[KT_PATH_MAX];
 
 	(void)state;
-	assert_true(before >= UT_LEN / 1024);
-	for (int round = 0; round < 5; round++) {
+	expect_pinned(1, counted);
+	for (int round = 0; round < 3; round++) {
 		for (int i = 0; i < 3; i++, name[1]++) {
 			ut_file(more, fs.dir, name, UT_BLOCKS);
 			files[i] = ut_open(&u, more, PINLEASE_WRITE, 0);
 			leases[i] = ut_lease(&u, files[i], UT_LEN, 0, 0);
 			assert_int_equal(ut_view(leases[i]).mode, PINLEASE_MODE_PINNED);
 		}
-		assert_int_equal(ut_pinned_kib(), before + 3 * UT_LEN / 1024);
+		expect_pinned(4, counted);
 		assert_int_equal(ut_ring_info(&u).registered, 4);
 		for (int i = 0; i < 3; i++)
 			ut_drop(leases[i], files[i]);
+		expect_pinned(1, counted);
 	}
 	for (int i = 0; i < 3000 && ut_ring_info(&u).retiring; i++)
 		kt_sleep_ms(1);
-	kt_sleep_ms(10);
 	assert_int_equal(ut_ring_info(&u).retiring, 0);
 	assert_int_equal(ut_ring_info(&u).registered, 1);
-	assert_int_equal(ut_pinned_kib(), before);
+	if (!counted)
+		kt_note("what is pinned (this kernel does not count it in VmPin)");
 }
 
 static void full_table(void **state)
 {
-	struct pinlease_opts opts = {.size = sizeof(opts), .backend = pinlease_uring_backend()};
-	struct pinlease_why why = {0};
+	struct pinlease_opts opts = { .size = sizeof(opts), .backend = pinlease_uring_backend() };
+	struct pinlease_why why = { 0 };
 	struct pinlease_uring *small;
 	struct pinlease *one, *two = NULL;
 

@@ -18,8 +18,8 @@ static struct ut_pump pump;
 
 static int setup(void **state)
 {
-	struct pinlease_file_opts opts = {.size = sizeof(opts)};
-	struct pinlease_why why = {0};
+	struct pinlease_file_opts opts = { .size = sizeof(opts) };
+	struct pinlease_why why = { 0 };
 
 	(void)state;
 	ut_start(&u, 32, 4);
@@ -81,7 +81,7 @@ static int ask(int (*fn)(const void *arg))
 
 static void changes_are_refused(void **state)
 {
-	struct pinlease_event ev = {.size = sizeof(ev)};
+	struct pinlease_event ev = { .size = sizeof(ev) };
 	struct pinlease_view view;
 
 	(void)state;
@@ -108,14 +108,14 @@ static void changes_are_refused(void **state)
  */
 static void what_seals_rule_out(void **state)
 {
-	struct pinlease_opts opts = {.size = sizeof(opts),
-				     .mode = PINLEASE_MODE_STAGED,
-				     .backend = pinlease_uring_backend(),
-				     .backend_arg = u.ring};
-	struct pinlease_file_opts file_opts = {.size = sizeof(file_opts)};
+	struct pinlease_opts opts = { .size = sizeof(opts),
+				      .mode = PINLEASE_MODE_STAGED,
+				      .backend = pinlease_uring_backend(),
+				      .backend_arg = u.ring };
+	struct pinlease_file_opts file_opts = { .size = sizeof(file_opts) };
 	struct pinlease_file *again;
 	struct pinlease *more;
-	struct pinlease_why why = {0};
+	struct pinlease_why why = { 0 };
 
 	(void)state;
 	ut_pump_stop(&pump);

@@ -28,7 +28,7 @@ void ut_need_root(void)
 
 void ut_start(struct ut *u, uint32_t entries, uint32_t buffers)
 {
-	struct pinlease_ctx_opts opts = {.size = sizeof(opts)};
+	struct pinlease_ctx_opts opts = { .size = sizeof(opts) };
 
 	assert_int_equal(pinlease_ctx_new(&opts, &u->ctx), 0);
 	assert_int_equal(pinlease_uring_new(entries, buffers, &u->ring), 0);
@@ -42,8 +42,8 @@ void ut_stop(struct ut *u)
 
 struct pinlease_file *ut_open(struct ut *u, const char *path, uint32_t access, uint32_t flags)
 {
-	struct pinlease_file_opts opts = {.size = sizeof(opts), .access = access, .flags = flags};
-	struct pinlease_why why = {0};
+	struct pinlease_file_opts opts = { .size = sizeof(opts), .access = access, .flags = flags };
+	struct pinlease_why why = { 0 };
 	struct pinlease_file *file = NULL;
 	int ret = pinlease_file_open(u->ctx, path, &opts, &why, &file);
 
@@ -56,12 +56,12 @@ struct pinlease_file *ut_open(struct ut *u, const char *path, uint32_t access, u
 struct pinlease *ut_lease(struct ut *u, struct pinlease_file *file, uint64_t len, uint32_t flags,
 			  uint32_t deadline_ms)
 {
-	struct pinlease_opts opts = {.size = sizeof(opts),
-				     .flags = flags,
-				     .deadline_ms = deadline_ms,
-				     .backend = pinlease_uring_backend(),
-				     .backend_arg = u->ring};
-	struct pinlease_why why = {0};
+	struct pinlease_opts opts = { .size = sizeof(opts),
+				      .flags = flags,
+				      .deadline_ms = deadline_ms,
+				      .backend = pinlease_uring_backend(),
+				      .backend_arg = u->ring };
+	struct pinlease_why why = { 0 };
 	struct pinlease *lease = NULL;
 	int ret = pinlease_acquire(file, 0, len, &opts, &why, &lease);
 
@@ -80,7 +80,7 @@ void ut_drop(struct pinlease *lease, struct pinlease_file *file)
 
 struct pinlease_view ut_view(struct pinlease *lease)
 {
-	struct pinlease_view view = {.size = sizeof(view)};
+	struct pinlease_view view = { .size = sizeof(view) };
 
 	assert_int_equal(pinlease_view_get(lease, 0, &view), 0);
 	return view;
@@ -88,7 +88,7 @@ struct pinlease_view ut_view(struct pinlease *lease)
 
 struct pinlease_lease_info ut_info(struct pinlease *lease)
 {
-	struct pinlease_lease_info info = {.size = sizeof(info)};
+	struct pinlease_lease_info info = { .size = sizeof(info) };
 
 	assert_int_equal(pinlease_lease_info(lease, &info), 0);
 	return info;
@@ -96,7 +96,7 @@ struct pinlease_lease_info ut_info(struct pinlease *lease)
 
 struct pinlease_uring_info ut_ring_info(struct ut *u)
 {
-	struct pinlease_uring_info info = {.size = sizeof(info)};
+	struct pinlease_uring_info info = { .size = sizeof(info) };
 
 	assert_int_equal(pinlease_uring_info(u->ring, &info), 0);
 	return info;
@@ -105,7 +105,7 @@ struct pinlease_uring_info ut_ring_info(struct ut *u)
 void ut_restore(struct pinlease *lease)
 {
 	uint64_t until = kt_now() + UT_LONG * 1000000ull;
-	struct pinlease_why why = {0};
+	struct pinlease_why why = { 0 };
 	int ret;
 
 	while ((ret = pinlease_restore(lease, &why)) == -EAGAIN && kt_now() < until)
@@ -118,10 +118,10 @@ void ut_restore(struct pinlease *lease)
 bool ut_event(struct ut *u, uint32_t type, unsigned int ms, struct pinlease_event *ev)
 {
 	uint64_t until = kt_now() + ms * 1000000ull, now;
-	struct pollfd pfd = {.fd = pinlease_ctx_fd(u->ctx), .events = POLLIN};
+	struct pollfd pfd = { .fd = pinlease_ctx_fd(u->ctx), .events = POLLIN };
 
 	for (;;) {
-		*ev = (struct pinlease_event){.size = sizeof(*ev)};
+		*ev = (struct pinlease_event){ .size = sizeof(*ev) };
 		while (pinlease_ctx_next_event(u->ctx, ev) == 1)
 			if (ev->type == type)
 				return true;
@@ -134,7 +134,7 @@ bool ut_event(struct ut *u, uint32_t type, unsigned int ms, struct pinlease_even
 
 struct pinlease_uring_completion ut_take(struct ut *u)
 {
-	struct pinlease_uring_completion done = {.size = sizeof(done)};
+	struct pinlease_uring_completion done = { .size = sizeof(done) };
 
 	assert_int_equal(pinlease_uring_next(u->ring, &done, (int)UT_LONG), 1);
 	return done;
@@ -188,7 +188,7 @@ void ut_file(char path[KT_PATH_MAX], const char *dir, const char *name, uint32_t
 
 int64_t ut_stamp_at(const char *path, uint32_t block)
 {
-	uint64_t data[UT_BLOCK / sizeof(uint64_t)] = {0};
+	uint64_t data[UT_BLOCK / sizeof(uint64_t)] = { 0 };
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t got;
 
@@ -249,7 +249,7 @@ static void *pump_main(void *arg)
 	uint64_t k = 0;
 
 	for (;;) {
-		struct pinlease_uring_completion done = {.size = sizeof(done)};
+		struct pinlease_uring_completion done = { .size = sizeof(done) };
 		bool stop = atomic_load(&p->stop), moved = !stop && pump_submit(p, k);
 		int ret;
 

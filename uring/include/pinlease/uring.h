@@ -88,7 +88,7 @@ int pinlease_uring_free(struct pinlease_uring *ring);
  * hugetlbfs; read access is never pinned, since io_uring pins for writing only), and
  * staged everywhere else; odp never. pin: at most 1 GiB, -EFBIG; -ENOBUFS: the table is
  * full; -ENOMEM: also RLIMIT_MEMLOCK (nothing is charged to CAP_IPC_LOCK);
- * -EFAULT: such pages cannot be pinned for writing. lkey and rkey of the view are
+ * -EFAULT, -EOPNOTSUPP: such pages cannot be pinned for writing. lkey and rkey of the view are
  * the index in the table. unpin answers -EBUSY when a request could not be
  * cancelled within one second (a disk that does not answer), and is called again.
  *
