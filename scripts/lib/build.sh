@@ -14,11 +14,12 @@ configure_tree() {
 	fi
 }
 
-# build_tree PRESET: nothing is compiled that is up to date.
+# build_tree PRESET [TARGET]: nothing is compiled that is up to date.
 build_tree() (
 	set -o pipefail
 	began=$(date +%s)
 	cd "$PL_TOP" || exit 1
-	cmake --build --preset "$1" -- -j "$(nproc)" 2>&1 | build_progress || die "the build of preset $1 failed"
+	cmake --build --preset "$1" ${2:+--target "$2"} -- -j "$(nproc)" 2>&1 | build_progress ||
+		die "the build of preset $1 failed"
 	say "built $1 in $(seconds_since "$began") s"
 )
