@@ -155,6 +155,28 @@ static void sync_end(struct pinlease *lease, int err)
 	pthread_mutex_unlock(&file->lock);
 }
 
+/*
+ * Not locked, and outside the count of syncers: a disk that hangs here must not hold up a
+ * break. The mapping stays until release.
+ */
+static int sync_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
+{
+	uint64_t first = off / pl_sys_page_size() * pl_sys_page_size();
+	int r = 0;
+
+	if (!pl_lease_writes_back(lease) && end > off) {
+		do {
+			r = pl_sys_msync((char *)lease->map.addr + first, end - first);
+		} while (r == -EINTR);
+	}
+	if (r)
+		return r;
+	do {
+		r = pl_sys_datasync(lease->file->fd);
+	} while (r == -EINTR);
+	return r;
+}
+
 int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	struct pinlease_file *file = lease->file;
@@ -168,14 +190,10 @@ int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 		return r;
 	if (pl_lease_writes_back(lease))
 		r = sync_staged(lease, off, end);
-	else if (lease->access == PINLEASE_WRITE && end > off)
-		r = pl_sys_msync((char *)lease->map.addr + off / pl_sys_page_size() * pl_sys_page_size(),
-				 end - off / pl_sys_page_size() * pl_sys_page_size());
 	sync_end(lease, r);
 	if (r || lease->access != PINLEASE_WRITE)
 		return r;
-	/* Outside the count: a disk that hangs here must not hold up a break. */
-	r = pl_sys_datasync(file->fd);
+	r = sync_to_disk(lease, off, end);
 	if (r && pl_lease_writes_back(lease)) {
 		/* A failed writeback leaves the kernel's pages clean: only our copy is good. */
 		pl_staged_mark(&lease->staged, off, end - off);
