@@ -225,7 +225,7 @@ int pl_file_close(struct pinlease_file *file)
 	pl_agenda_cancel(&file->env->agenda, &file->work);
 	pthread_mutex_lock(&file->lock);
 	/* Explicitly: an attached description lives on in the application, and so would its lease. */
-	mine = !pl_fileid_same(file->fd, &file->id);
+	mine = pl_fileid_same(file->fd, &file->id) != -EBADF;
 	if (mine)
 		pl_file_disarm(file);
 	pl_fork_file_remove(&file->fork);

@@ -57,8 +57,9 @@ int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason
 int pl_fileid_same(int fd, const struct pl_fileid *id)
 {
 	struct pl_sys_stat st;
+	int r = pl_sys_stat(fd, &st);
 
-	if (pl_sys_stat(fd, &st) || st.dev != id->dev || st.ino != id->ino)
-		return -EBADF;
-	return 0;
+	if (r)
+		return r;
+	return st.dev != id->dev || st.ino != id->ino ? -EBADF : 0;
 }

@@ -23,7 +23,7 @@ struct pl_fileid {
 
 /* Of an open file. 0; -EBADF, -EINVAL: not a regular file; *reason is set then. *size may be NULL. */
 int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason);
-/* fd still is this file. 0, -EBADF. */
+/* fd still is this file. 0; -EBADF: closed, or another one; other -errno: it cannot be told. */
 int pl_fileid_same(int fd, const struct pl_fileid *id);
 
 #endif
