@@ -376,24 +376,32 @@ uint32_t pl_account_begun(struct pl_account *a)
 	return begins;
 }
 
+/* fork child: a chunk with a slot of the parent's in it is taken, whole; any other one starts at nought. */
+static void chunk_forked(uint32_t i)
+{
+	struct pl_count *chunk = atomic_load_explicit(&all.threads.chunk[i], memory_order_relaxed);
+	uint64_t *used = &all.used[i * (PL_CHUNK_SLOTS / 64)];
+
+	if (used[0] | used[1] | used[2] | used[3])
+		memset(used, 0xff, PL_CHUNK_SLOTS / 8);
+	else if (chunk)
+		memset((void *)chunk, 0, PL_CHUNK_SLOTS * sizeof(*chunk));
+}
+
 /*
- * Nothing of the parent's is counted here, and a new lease of the child's must find its
- * slot at nought. The counters of this thread go too: so a begin of an inherited lease,
- * ACTIVE for ever, comes to its first use, where the fork is noticed.
+ * Nothing of the parent's is counted here. This thread's counters go, so a begin of an
+ * inherited lease, ACTIVE for ever, comes to its first use, where the fork is noticed; a
+ * lease of the child's in the same chunk would make counters that let it be granted.
  */
 void pl_account_forked(void)
 {
-	struct pl_count *chunk;
 	uint32_t i;
 
+	_Static_assert(PL_CHUNK_SLOTS == 4 * 64, "chunk_forked looks at four words");
 	pthread_mutex_init(&all.lock, NULL);
 	all.threads.next = all.threads.prev = &all.threads;
-	memset(all.used, 0, sizeof(all.used));
-	for (i = 0; i < PL_CHUNKS; i++) {
-		chunk = atomic_load_explicit(&all.threads.chunk[i], memory_order_relaxed);
-		if (chunk)
-			memset((void *)chunk, 0, PL_CHUNK_SLOTS * sizeof(*chunk));
-	}
+	for (i = 0; i < PL_CHUNKS; i++)
+		chunk_forked(i);
 	pthread_setspecific(all.key, NULL);
 	pl_thread_self = &no_thread;
 }

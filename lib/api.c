@@ -58,12 +58,14 @@ PL_API int pinlease_ctx_next_event(struct pinlease_ctx *ctx, struct pinlease_eve
 	struct pinlease_event e = { .size = sizeof(e) };
 	int r;
 
-	if (!ctx || !ev || ev->size < sizeof(e))
+	if (!ctx || !ev || !pl_opts_fits(sizeof(e), ev))
 		return -EINVAL;
 	if (pl_env_forked(&ctx->env))
 		return -ECHILD;
 	r = pl_ctx_next_event(ctx, &e);
-	return r > 0 ? (r = pl_opts_out(&e, sizeof(e), sizeof(e), ev)) ? r : 1 : r;
+	if (r > 0)
+		pl_opts_out(&e, sizeof(e), sizeof(e), ev);
+	return r;
 }
 
 static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file_opts *o,

@@ -97,8 +97,10 @@ static int file_anchor(struct pinlease_file *file, struct pinlease_why *why)
 	if (!file->guard.ops->breaks || (file->flags & PINLEASE_F_NO_ANCHOR))
 		return 0;
 	r = pl_sys_anchor_new(file->fd, &file->anchor);
-	if (!r)
+	if (!r) {
+		file->fork.anchor = file->anchor;
 		return 0;
+	}
 	file->anchor = -1;
 	return refuse(why, PINLEASE_AT_ANCHOR,
 		      r == -ENOMEM ? PINLEASE_WHY_MEMORY : PINLEASE_WHY_IN_FLIGHT_FDS, r);
@@ -180,6 +182,9 @@ int pl_file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opt
 		pl_sys_free(file);
 		return refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_MEMORY, r);
 	}
+	/* First of all: a thread that forks now must not leave its child with what will be the leased fd. */
+	file->fork = (struct pl_fork_file){ .fd = fd, .anchor = -1 };
+	pl_fork_file_add(&file->fork);
 	r = file_set_up(file, opts->guard, why);
 	if (r)
 		goto free_file;
@@ -189,9 +194,6 @@ int pl_file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opt
 		refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_MEMORY, r);
 		goto let_go;
 	}
-	file->fork.fd = fd;
-	file->fork.anchor = file->anchor;
-	pl_fork_file_add(&file->fork);
 	*out = file;
 	return 0;
 let_go:
@@ -199,6 +201,7 @@ let_go:
 		pl_sys_anchor_free(file->anchor);
 	file->guard.ops->let_go(&file->guard);
 free_file:
+	pl_fork_file_remove(&file->fork);
 	if (why)
 		why->guard = file->guard.ops ? file->guard.ops->kind : opts->guard;
 	file_free(file);

@@ -23,6 +23,11 @@ static bool opts_zero(const char *p, size_t from, size_t to)
 	return from >= to;
 }
 
+bool pl_opts_fits(size_t min_size, const void *dst)
+{
+	return opts_size(dst) >= min_size && opts_size(dst) <= OPTS_SIZE_MAX;
+}
+
 int pl_opts_in(void *dst, size_t dst_size, size_t min_size, const void *src)
 {
 	size_t size = src ? opts_size(src) : 0, known = size < dst_size ? size : dst_size;

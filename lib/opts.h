@@ -7,6 +7,7 @@
 #ifndef PL_OPTS_H
 #define PL_OPTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -16,6 +17,8 @@
  * touched on success only.
  */
 int pl_opts_in(void *dst, size_t dst_size, size_t min_size, const void *src);
+/* Would pl_opts_out take dst? For who cannot give back what it has taken out. */
+bool pl_opts_fits(size_t min_size, const void *dst);
 /* src, of src_size bytes, to the application's dst: what dst->size has room for, the rest 0. -EINVAL. */
 int pl_opts_out(const void *src, size_t src_size, size_t min_size, void *dst);
 
