@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What the application does: submits requests on a lease's memory and takes their completions. */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "ring.h"
@@ -146,17 +147,15 @@ PLU_API int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *
 	return count;
 }
 
-/* The rule of <pinlease.h> for structs that are filled for the application. */
-static int check_size(const void *out, size_t size, size_t known)
+/* As everywhere in libpinlease: what we know is filled, what we do not know is cleared. */
+static int check_size(size_t size, size_t known)
 {
-	const unsigned char *bytes = out;
+	return size < known || size > 4096 ? -EINVAL : 0;
+}
 
-	if (size < known)
-		return -EINVAL;
-	for (size_t i = known; i < size; i++)
-		if (bytes[i])
-			return -E2BIG;
-	return 0;
+static void clear_tail(void *out, size_t size, size_t known)
+{
+	memset((char *)out + known, 0, size - known);
 }
 
 /* The application's fd says exactly whether done holds something, since both change under the lock. */
@@ -185,7 +184,7 @@ PLU_API int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uri
 		return -EINVAL;
 	if (ring->forked)
 		return -ECHILD;
-	ret = check_size(completion, completion->size, sizeof(*completion));
+	ret = check_size(completion->size, sizeof(*completion));
 	if (ret)
 		return ret;
 	pthread_mutex_lock(&ring->lock);
@@ -199,6 +198,8 @@ PLU_API int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uri
 	if (ret)
 		take_done(ring, completion);
 	pthread_mutex_unlock(&ring->lock);
+	if (ret)
+		clear_tail(completion, completion->size, sizeof(*completion));
 	return ret;
 }
 
@@ -218,7 +219,7 @@ PLU_API int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uri
 		return -EINVAL;
 	if (ring->forked)
 		return -ECHILD;
-	ret = check_size(info, info->size, sizeof(*info));
+	ret = check_size(info->size, sizeof(*info));
 	if (ret)
 		return ret;
 	pthread_mutex_lock(&ring->lock);
@@ -235,5 +236,6 @@ PLU_API int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uri
 	}
 	pthread_mutex_unlock(&ring->lock);
 	*info = now;
+	clear_tail(info, info->size, sizeof(*info));
 	return 0;
 }

@@ -67,8 +67,8 @@ struct pinlease_uring_info {		/* for people and tests: consistent, but old when 
  * their submission until their completion is taken, and a table of buffers fixed
  * buffers (1..PINLEASE_URING_MAX_BUFFERS), one for each lease that is registered.
  * Makes one thread, all signals blocked in it, and three fds (close-on-exec).
- * -EINVAL, -ENOMEM, -EAGAIN (thread), -EMFILE: out of fds, or more buffers than
- * RLIMIT_NOFILE; -EPERM, -ENOSYS: io_uring is forbidden or missing here; -EOPNOTSUPP: the
+ * -EINVAL, -ENOMEM (also RLIMIT_MEMLOCK: new kernels count the ring), -EAGAIN
+ * (thread), -EMFILE: out of fds, or more buffers than RLIMIT_NOFILE; -EPERM, -ENOSYS: io_uring is forbidden or missing here; -EOPNOTSUPP: the
  * kernel is older than 5.19. Does not block.
  */
 int pinlease_uring_new(uint32_t entries, uint32_t buffers, struct pinlease_uring **ring);
@@ -132,7 +132,7 @@ int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *lease);
 /*
  * The oldest completion not yet taken: 1 and *completion, or 0 when timeout_ms
  * milliseconds passed without one (0: do not wait; negative: no limit). Set
- * completion->size. -EINVAL, -E2BIG. Waits for completions only, not interrupted
+ * completion->size. -EINVAL. Waits for completions only, not interrupted
  * by signals. The request has left its lease's account by then.
  */
 int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_completion *completion, int timeout_ms);
@@ -140,7 +140,7 @@ int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_compl
 /* For poll, epoll, select: readable while there are completions to take. Owned by the ring; do not read it. */
 int pinlease_uring_fd(const struct pinlease_uring *ring);
 
-/* Set info->size. -EINVAL, -E2BIG. Does not block. */
+/* Set info->size. -EINVAL. Does not block. */
 int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uring_info *info);
 
 #ifdef __cplusplus
