@@ -33,11 +33,27 @@ static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
 }
 
 /*
- * Locked. Chunk by chunk, with a look at the clock before each: a chunk written after the
- * kernel let the opener on would land in what is somebody else's file by then. F_GETLEASE
- * cannot tell "pending" from "expired" (both answer the target), the limit can: it is
- * never later than the kernel's.
+ * Locked. May another chunk be written? One that is written after the kernel let the
+ * opener on would land in what is somebody else's file by then. F_GETLEASE cannot tell
+ * "pending" from "expired" (both answer the target), the limit can: it is never later
+ * than the kernel's. While the guard seems HELD a break may have gone unnoticed (the
+ * signal lost, this process stopped): asked when nobody has looked for long.
  */
+static bool file_in_time(struct pinlease_file *file)
+{
+	uint64_t limit = file->limit_ns;
+
+	if (file->state == PL_FILE_HELD)
+		limit = pl_add_sat(file->unbroken_ns,
+				   atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed));
+	else if (file->state != PL_FILE_BREAKING)
+		return true;
+	if (pl_add_sat(pl_sys_now(), PL_CHUNK_NS) < limit)
+		return true;
+	return file->state == PL_FILE_HELD && !file->guard.ops->pending(&file->guard);
+}
+
+/* Locked. Chunk by chunk, with a look at the clock before each. */
 void pl_lease_write_back(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
@@ -52,8 +68,7 @@ void pl_lease_write_back(struct pinlease *lease)
 		pl_staged_mark(&lease->staged, 0, lease->staged.len);
 	while (!r &&
 	       pl_staged_next(&lease->staged, 0, lease->staged.len, PL_CHUNK_BYTES, false, &off, &len)) {
-		if (pl_add_sat(pl_sys_now(), PL_CHUNK_NS) >= file->limit_ns &&
-		    file->state == PL_FILE_BREAKING) {
+		if (!file_in_time(file)) {
 			r = -ETIME;
 			break;
 		}
@@ -97,7 +112,13 @@ static bool sync_may_clear(struct pinlease *lease)
 
 static bool sync_goes_on(struct pinlease *lease)
 {
-	return pl_lease_state(lease) == PINLEASE_ACTIVE;
+	struct pinlease_file *file = lease->file;
+	bool on;
+
+	pthread_mutex_lock(&file->lock);
+	on = pl_lease_state(lease) == PINLEASE_ACTIVE && file_in_time(file);
+	pthread_mutex_unlock(&file->lock);
+	return on;
 }
 
 static int sync_staged(struct pinlease *lease, uint64_t from, uint64_t end)
@@ -190,6 +211,8 @@ int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 		return r;
 	if (pl_lease_writes_back(lease))
 		r = sync_staged(lease, off, end);
+	else
+		pl_lease_dirty(lease);
 	sync_end(lease, r);
 	if (r || lease->access != PINLEASE_WRITE)
 		return r;
