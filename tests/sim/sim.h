@@ -35,6 +35,7 @@ __attribute__((noreturn, format(printf, 1, 2))) void sim_die(const char *fmt, ..
 
 void sim_begin(void);
 void sim_end(void);
+void sim_check(void);			/* all is as it was, or the test ends */
 /* What is alive now becomes what sim_end compares with: for what a process makes once and keeps. */
 void sim_rebase(void);
 
@@ -43,7 +44,7 @@ uint64_t sim_now(void);
 void sim_sleep(uint64_t ns);		/* the caller sleeps, everything else goes on */
 void sim_settle(void);			/* until all other threads wait; takes no time */
 bool sim_until(bool (*fn)(void *arg), void *arg, uint64_t ns);	/* polls; false: it did not become true */
-void sim_stop(void);			/* SIGSTOP: the library's threads do not run; the kernel and the test go on */
+void sim_stop(void);			/* SIGSTOP: no thread but the caller runs; the kernel goes on */
 void sim_continue(void);
 
 /* Threads of a test that call the library beside main. */

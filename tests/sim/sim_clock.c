@@ -42,7 +42,7 @@ static void clock_dump(void)
 /* Stopped: it will not run before it is continued, whatever wakes it. */
 static bool thread_stopped(const struct sim_thread *t)
 {
-	return sim.stopped && !t->ours;
+	return sim.stopped && t != sim.stopped;
 }
 
 static void thread_awake(struct sim_thread *t)
@@ -200,14 +200,14 @@ void sim_stop(void)
 {
 	sim_settle();
 	sim_lock();
-	sim.stopped = true;
+	sim.stopped = sim_self;
 	sim_unlock();
 }
 
 void sim_continue(void)
 {
 	sim_lock();
-	sim.stopped = false;
+	sim.stopped = NULL;
 	clock_fire();
 	sim_unlock();
 }

@@ -213,7 +213,7 @@ __attribute__((destructor)) static void file_dir_remove(void)
 
 int pl_sys_open(const char *path, int flags)
 {
-	int r = sim_enter("open", SIM_MEMORY | SIM_BLOCKING | SIM_STEP), fd;
+	int r = sim_enter("open", SIM_MEMORY | SIM_STEP), fd;
 	struct stat st;
 
 	if (r)

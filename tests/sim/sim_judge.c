@@ -211,12 +211,10 @@ void sim_begin(void)
 	sim_unlock();
 }
 
-void sim_end(void)
+void sim_check(void)
 {
 	struct sim_counts now;
 
-	sim_clear();
-	sim_verbs_reset();
 	sim_lock();
 	now = sim.counts;
 	sim_unlock();
@@ -229,6 +227,13 @@ void sim_end(void)
 	count_same("descriptors", now.fds, sim.base.fds);
 	count_same("open file descriptions", now.ofds, sim.base.ofds);
 	count_same("allocations", now.allocs, sim.base.allocs);
+}
+
+void sim_end(void)
+{
+	sim_clear();
+	sim_verbs_reset();
+	sim_check();
 }
 
 void sim_judge_reset(void)

@@ -131,7 +131,7 @@ static int lease_let_go(struct sim_ofd *ofd)
 
 int pl_sys_set_lease(int fd, int type)
 {
-	int r = sim_enter("set_lease", type == F_UNLCK ? SIM_FAST : SIM_FAST | SIM_MEMORY);
+	int r = sim_enter(type == F_UNLCK ? "unlock_lease" : "set_lease", SIM_FAST | (type == F_UNLCK ? 0 : SIM_MEMORY));
 	struct sim_ofd *ofd;
 
 	if (r)

@@ -91,7 +91,7 @@ struct sim_kernel {
 	unsigned int running;
 	struct pl_list threads;
 	pid_t next_tid;
-	bool stopped;
+	struct sim_thread *stopped;	/* the process is, all but this thread */
 	/* sim_file.c */
 	struct sim_ofd *fd_ofd[SIM_FDS];
 	enum sim_fd_kind fd_kind[SIM_FDS];

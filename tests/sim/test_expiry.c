@@ -128,6 +128,68 @@ static void test_stopped_and_continued_in_time(struct world *w)
 	world_close(w);
 }
 
+struct call {
+	int (*fn)(struct pinlease *lease);
+	struct pinlease *lease;
+	int ret;
+};
+
+static int call_sync(struct pinlease *lease)
+{
+	return pinlease_sync(lease, 0, 0, 0);
+}
+
+static void *call(void *arg)
+{
+	struct call *c = arg;
+
+	c->ret = c->fn(c->lease);
+	return NULL;
+}
+
+/*
+ * Stopped in the middle of writing, and continued when the file is somebody else's. The
+ * writing thread runs first, the breaker has heard of nothing yet: not a byte more.
+ */
+static void stopped_while_writing(struct world *w, struct call *c)
+{
+	struct sim_thread *t;
+
+	world_open(w, PINLEASE_WRITE);
+	assert_int_equal(truncate(w->path, 4 << 20), 0);
+	c->lease = world_lease(w, 0, 4 << 20, &staged);
+	sim_slow("pwrite", SIM_S);
+	t = sim_thread_start(call, c);
+	sim_sleep(SIM_S / 2);
+	sim_signal_room(0);
+	sim_slow("read_text", SIM_S);
+	sim_stop();
+	stopped_past_the_limit(sim_truncate(w->path, 4 << 20));
+	sim_thread_join(t);
+	assert_int_equal(sim_calls("pwrite"), 1);
+	world_reach(c->lease, PINLEASE_LOST);
+	assert_int_equal(pinlease_release(c->lease), 0);
+	world_forget(w, c->lease);
+	sim_clear();
+	world_close(w);
+}
+
+static void test_stopped_in_sync(struct world *w)
+{
+	struct call c = { .fn = call_sync, .ret = 1 };
+
+	stopped_while_writing(w, &c);
+	assert_int_equal(c.ret, -EAGAIN);
+}
+
+static void test_stopped_in_release(struct world *w)
+{
+	struct call c = { .fn = pinlease_release, .ret = 1 };
+
+	stopped_while_writing(w, &c);
+	assert_int_equal(c.ret, -ETIME);
+}
+
 static void test_dereg_fails_once(struct world *w)
 {
 	struct pinlease *lease;
@@ -363,6 +425,8 @@ int main(void)
 		world_test(test_stopped_with_a_reader),
 		world_test(test_stopped_staged_data_is_kept),
 		world_test(test_stopped_and_continued_in_time),
+		world_test(test_stopped_in_sync),
+		world_test(test_stopped_in_release),
 		world_test(test_dereg_fails_once),
 		world_test(test_dereg_fails_always),
 		world_test(test_dereg_works_again_after_lost),

@@ -150,21 +150,28 @@ static void test_broken_in_the_middle(struct world *w)
 	world_close(w);
 }
 
-/* The disk hangs in fdatasync: that must hold up nobody. */
-static void test_datasync_hangs(struct world *w)
+/* The disk hangs: that must hold up nobody. */
+static void disk_hangs(struct world *w, const struct pinlease_opts *o, const char *call)
 {
 	struct syncer s = { .ret = 1 };
 	struct sim_thread *t;
 
 	world_open(w, PINLEASE_WRITE);
-	s.lease = world_lease(w, 0, WORLD_SIZE, &staged);
-	sim_slow("datasync", 60 * SIM_S);
+	s.lease = world_lease(w, 0, WORLD_SIZE, o);
+	sim_slow(call, 60 * SIM_S);
 	t = sim_thread_start(sync_once, &s);
 	sim_sleep(SIM_MS);
 	world_opener_in(sim_open(w->path, O_RDWR), SIM_MS);
 	sim_thread_join(t);
 	assert_int_equal(s.ret, 0);
 	world_close(w);
+}
+
+static void test_disk_hangs(struct world *w)
+{
+	disk_hangs(w, &staged, "datasync");
+	disk_hangs(w, NULL, "datasync");
+	disk_hangs(w, NULL, "msync");
 }
 
 /* A writer with a slot a page: begin, write, tell, end; at any time the last seed that ended is known. */
@@ -274,7 +281,7 @@ int main(void)
 		world_test(test_datasync_fails),
 		world_test(test_not_active),
 		world_test(test_broken_in_the_middle),
-		world_test(test_datasync_hangs),
+		world_test(test_disk_hangs),
 		world_test(test_beside_traffic),
 		world_test(test_beside_traffic_told),
 	};

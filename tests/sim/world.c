@@ -83,6 +83,8 @@ static bool event_there(void *arg)
 {
 	struct wait_event *wait = arg;
 
+	/* What is under way comes first, so that the order of events does not depend on who runs faster. */
+	sim_settle();
 	wait->ret = pinlease_ctx_next_event(wait->ctx, wait->ev);
 	return wait->ret != 0;
 }
