@@ -148,6 +148,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_SHRUNK,		/* the file now ends before the range */
 	PINLEASE_WHY_BEST,		/* chosen: reaches the file's pages, nothing better exists */
 	PINLEASE_WHY_ASKED,		/* chosen: asked for by name */
+	PINLEASE_WHY_OPEN,		/* open(2) said no: why.sys_errno */
 	PINLEASE_WHY_LAST,		/* not a reason: one more than the last */
 };
 
@@ -280,8 +281,9 @@ int pinlease_file_allocate(struct pinlease_file *file, int mode, uint64_t off, u
  * RANGE, MAPPING), -E2BIG, -EEXIST (OVERLAP), -EAGAIN (BROKEN: a break came in
  * the middle; OPENER, OWN_FD: the guard could not be retaken), -EACCES (more access
  * than the file has), -ENODATA (HOLE), -ENOSPC, -EDQUOT, -EIO, -ENOMEM (MEMLOCK,
- * MEMORY), -EOPNOTSUPP and what the provider said (DIRTY_TRACKED, PIN_REFUSED,
- * DAX, NO_ODP, DATA_CHECK, BACKEND).
+ * MEMORY), -EPERM (SEALED), -EBADF (FD_REPLACED), -EOPNOTSUPP and what the provider
+ * said (DIRTY_TRACKED, PIN_REFUSED, DAX, NO_ODP, DATA_CHECK, BACKEND). -ENOSPC also
+ * when this process has 262,144 leases.
  */
 int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *opts,
 		     struct pinlease_why *why, struct pinlease **lease);
@@ -296,7 +298,7 @@ int pinlease_release(struct pinlease *lease);
  * From REVOKED or LOST: take the guard if nobody else has the file open, check the
  * size, register again, generation + 1; drops what LOST kept, so save first. 0 also
  * when ACTIVE already. -EAGAIN: still breaking, or somebody has the file open;
- * otherwise as acquire. May block. A range shortened by the file's new end comes
+ * -EBUSY: still registered (DEREG); otherwise as acquire. May block. A range shortened by the file's new end comes
  * back shorter; one beyond it is -ENODATA (SHRUNK).
  */
 int pinlease_restore(struct pinlease *lease, struct pinlease_why *why);

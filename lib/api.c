@@ -14,10 +14,6 @@
 static int api_refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
 {
 	pl_why_set(why, stage, reason, 0);
-	if (why) {
-		why->mode = why->guard = 0;
-		why->pid = 0;
-	}
 	return err;
 }
 
@@ -81,6 +77,12 @@ static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file
 	return 0;
 }
 
+static int open_refuse(struct pinlease_why *why, int err)
+{
+	pl_why_set(why, PINLEASE_AT_OPEN, PINLEASE_WHY_OPEN, err);
+	return err;
+}
+
 /* Looked at through O_PATH first: opening a pipe would block, and a directory is to be named as one. */
 static int file_look(const char *path, struct pinlease_why *why)
 {
@@ -89,7 +91,7 @@ static int file_look(const char *path, struct pinlease_why *why)
 	int fd = pl_sys_open(path, O_PATH), r;
 
 	if (fd < 0)
-		return api_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, fd);
+		return open_refuse(why, fd);
 	r = pl_fileid_get(fd, &id, NULL, &reason);
 	pl_sys_close(fd);
 	return r ? api_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
@@ -112,12 +114,8 @@ PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path,
 	if (r)
 		return r;
 	fd = pl_sys_open(path, o.access == PINLEASE_READ ? O_RDONLY : O_RDWR);
-	if (fd < 0) {
-		api_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, fd);
-		pl_why_set(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, fd);
-		return fd;
-	}
-	api_refuse(why, 0, PINLEASE_WHY_NONE, 0);
+	if (fd < 0)
+		return open_refuse(why, fd);
 	r = pl_file_new(&ctx->env, fd, &o, why, file);
 	if (r)
 		pl_sys_close(fd);

@@ -44,6 +44,7 @@ bool pl_lease_wants(const struct pinlease *lease);	/* locked: to be restored aut
 /* Not locked: memory and registrations. */
 int pl_lease_prepare(struct pinlease *lease, bool first, struct pinlease_why *why);
 int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg);
+void pl_lease_dirty(struct pinlease *lease);		/* not locked, a syncer: the backends' dirty */
 int pl_lease_unpin(struct pinlease *lease);		/* not locked: every registration; 0: fenced */
 int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why); /* locked, dropped inside */
 int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why);

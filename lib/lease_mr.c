@@ -79,7 +79,8 @@ int pl_lease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_acce
 	int r;
 
 	pthread_mutex_lock(&file->lock);
-	while (lease->busy)
+	/* A sync reads the registrations that regs_grow moves. */
+	while (lease->busy || lease->syncers)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	r = pl_lease_state(lease) == PINLEASE_ACTIVE ? mr_check(lease, ibv_access) : -EAGAIN;
 	if (!r)

@@ -11,9 +11,7 @@ void pl_why_set(struct pinlease_why *why, uint32_t stage, uint32_t reason, int e
 {
 	if (!why)
 		return;
-	why->stage = stage;
-	why->reason = reason;
-	why->sys_errno = err < 0 ? -err : err;
+	*why = (struct pinlease_why){ .stage = stage, .reason = reason, .sys_errno = err < 0 ? -err : err };
 }
 
 bool pl_lease_wants(const struct pinlease *lease)
@@ -65,23 +63,50 @@ int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
 	return r;
 }
 
+/* What the device wrote behind the CPU's back, where it reaches the file's own pages. */
+static void reg_dirty(struct pinlease *lease, const struct pl_reg *reg)
+{
+	struct pinlease_pin pin = {
+		.size = sizeof(pin),
+		.addr = lease->map.addr,
+		.len = lease->now_len,
+		.iova = lease->iova,
+		.file_off = lease->off,
+		.access = lease->access,
+		.mode = lease->mode,
+		.ibv_access = reg->ibv_access,
+		.gen = pl_account_gen(&lease->account),
+		.anchor = lease->file->anchor,
+	};
+
+	if (reg->backend->dirty && lease->mode != PINLEASE_MODE_STAGED && lease->access == PINLEASE_WRITE)
+		reg->backend->dirty(reg->arg, &pin);
+}
+
+void pl_lease_dirty(struct pinlease *lease)
+{
+	uint32_t i;
+
+	for (i = 0; i < lease->reg_count; i++)
+		reg_dirty(lease, &lease->regs[i]);
+}
+
 int pl_lease_unpin(struct pinlease *lease)
 {
-	struct pinlease_pin pin = { .size = sizeof(pin), .addr = lease->map.addr, .len = lease->now_len,
-				    .iova = lease->iova, .file_off = lease->off, .access = lease->access,
-				    .mode = lease->mode };
+	struct pl_reg *reg;
 	int r = 0, one;
 	uint32_t i;
 
 	for (i = 0; i < lease->reg_count; i++) {
-		if (!lease->regs[i].live)
+		reg = &lease->regs[i];
+		if (!reg->live)
 			continue;
-		one = lease->regs[i].backend->unpin(lease->regs[i].arg, &lease->regs[i].handle);
-		lease->regs[i].live = one != 0;
+		one = reg->backend->unpin(reg->arg, &reg->handle);
+		reg->live = one != 0;
 		if (one)
 			r = one;
-		else if (lease->regs[i].backend->dirty && lease->mode != PINLEASE_MODE_STAGED)
-			lease->regs[i].backend->dirty(lease->regs[i].arg, &pin);
+		else
+			reg_dirty(lease, reg);
 	}
 	return r;
 }

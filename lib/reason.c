@@ -45,7 +45,8 @@
 	X(EXPIRED, "lease-break-time was over before the device was stopped or the data written")            \
 	X(SHRUNK, "the file now ends before the range")                                                      \
 	X(BEST, "the device reaches the file's own pages; nothing better exists")                            \
-	X(ASKED, "it was asked for by name")
+	X(ASKED, "it was asked for by name")                                                                 \
+	X(OPEN, "the file could not be opened")
 
 static const char *const sentences[] = {
 #define REASON_SENTENCE(name, sentence) [PINLEASE_WHY_##name] = (sentence),
