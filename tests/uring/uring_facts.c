@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What libpinlease-uring rests on: io_uring alone, without the library. */
+/*
+ * What libpinlease-uring rests on: io_uring alone, without the library. What can be
+ * registered at all is in kernel_uring.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -103,49 +106,6 @@ static bool completes(uint64_t name, unsigned int ms, int *res)
 			return true;
 	}
 	return false;
-}
-
-static int try_file(const char *type, int prot)
-{
-	struct kt_fs fs;
-	char path[KT_PATH_MAX];
-	int ret = kt_fs_make(&fs, type, 8), fd;
-	void *map;
-
-	if (ret) {
-		kt_note("%s (%s)", type, strerror(-ret));
-		return 1;
-	}
-	assert_int_equal(kt_file(path, fs.dir, "f", LEN), 0);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	map = mmap(NULL, LEN, prot, MAP_SHARED, fd, 0);
-	assert_true(map != MAP_FAILED);
-	ret = set_buffer(0, map, LEN, 0);
-	if (!ret)
-		assert_int_equal(set_buffer(0, NULL, 0, 0), 0);
-	munmap(map, LEN);
-	close(fd);
-	kt_fs_drop(&fs);
-	return ret;
-}
-
-/* Since 6.5 GUP refuses a long-term write pin of dirty-tracked page cache; before, io_uring itself did. */
-static void what_can_be_pinned(void **state)
-{
-	static const char *const tracked[] = { "ext4", "xfs", "btrfs" };
-	int want = kt_kernel_from(6, 5) ? -EFAULT : -EOPNOTSUPP, ret;
-
-	(void)state;
-	assert_int_equal(set_buffer(0, buffer[0], LEN, 0), 0);
-	assert_int_equal(set_buffer(0, NULL, 0, 0), 0);
-	for (int i = 0; i < 3; i++) {
-		ret = try_file(tracked[i], PROT_READ | PROT_WRITE);
-		assert_true(ret == want || ret == 1);
-	}
-	ret = try_file("tmpfs", PROT_READ | PROT_WRITE);
-	assert_true(ret == 0 || ret == 1);
-	ret = try_file("tmpfs", PROT_READ);
-	assert_true(ret == -EFAULT || ret == 1);
 }
 
 /* Out of the table, the buffer is still written to by what was in flight; cancelled and reaped, it is not. */
