@@ -6,7 +6,8 @@
  */
 PL_ROUNDS(truncate_rounds, 6, 50)	/* rdma: break rounds under load, per file system and way of restoring */
 PL_ROUNDS(unguarded_rounds, 20, 20)	/* rdma: rounds in which the control must lose */
-PL_ROUNDS(kill_rounds, 20, 100)		/* rdma, uring: owners killed under load, per kernel and order */
+PL_ROUNDS(rdma_kill_rounds, 10, 100)	/* rdma: owners killed under load, per kernel, order and child */
+PL_ROUNDS(kill_rounds, 20, 100)		/* uring: owners killed under load */
 PL_ROUNDS(kill_control_rounds, 20, 100)	/* rdma: controls of the kill rounds */
 PL_ROUNDS(kill_control_late, 1, 11)	/* rdma: of those, how many must see late writes at least */
 PL_ROUNDS(nonblock_rounds, 20, 200)	/* rdma: openers that retry with O_NONBLOCK */
@@ -18,4 +19,4 @@ PL_ROUNDS(account_races, 200000, 5000000) /* unit: breaks against one thread on 
 PL_ROUNDS(account_breaks, 2000, 100000)	/* unit: breaks against four threads that begin and end */
 PL_ROUNDS(registry_objects, 20000, 1000000) /* unit: objects replaced under threads that look them up */
 PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread that takes them */
-PL_ROUNDS(sim_storms, 25, 3000)		/* sim: three seconds of everything at once */
+PL_ROUNDS(sim_storms, 100, 3000)		/* sim: three seconds of everything at once */

@@ -35,7 +35,7 @@ __attribute__((noreturn, format(printf, 1, 2))) void sim_die(const char *fmt, ..
 
 void sim_begin(void);
 void sim_end(void);
-void sim_check(void);			/* all is as it was, or the test ends */
+void sim_check(void);			/* all is as it was, or the test ends; devices are gone then */
 /* What is alive now becomes what sim_end compares with: for what a process makes once and keeps. */
 void sim_rebase(void);
 
@@ -108,7 +108,7 @@ void sim_signal_holder(const char *path, int fd);	/* to whom the lease's signals
 
 /* The device */
 enum sim_odp { SIM_ODP_NONE, SIM_ODP_GOOD, SIM_ODP_UNALIGNED /* puts what is not page aligned elsewhere */ };
-struct ibv_pd *sim_device(enum sim_odp odp);		/* a new device with one PD; sim_end frees it */
+struct ibv_pd *sim_device(enum sim_odp odp);		/* a new device with one PD, until sim_check or sim_end */
 unsigned int sim_mrs(void);
 void sim_dereg_lies(bool lies);				/* answers 0 and leaves the region alive */
 

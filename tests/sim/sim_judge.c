@@ -215,8 +215,10 @@ void sim_check(void)
 {
 	struct sim_counts now;
 
+	sim_verbs_reset();
 	sim_lock();
 	now = sim.counts;
+	sim.started = sim.now;
 	sim_unlock();
 	count_same("threads", now.threads, sim.base.threads);
 	count_same("leases", now.leases, sim.base.leases);
@@ -232,7 +234,6 @@ void sim_check(void)
 void sim_end(void)
 {
 	sim_clear();
-	sim_verbs_reset();
 	sim_check();
 }
 
