@@ -203,9 +203,9 @@ static void requests_end_with_their_thread(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FACT(what_can_be_pinned),	 FACT(unregistering_is_no_fence),
-		FACT(cancel_and_reap_is_one),	 FACT(when_idle_pages_are_unpinned),
-		FACT(requests_on_other_buffers), FACT(requests_end_with_their_thread),
+		FACT(unregistering_is_no_fence),      FACT(cancel_and_reap_is_one),
+		FACT(when_idle_pages_are_unpinned),   FACT(requests_on_other_buffers),
+		FACT(requests_end_with_their_thread),
 	};
 
 	kt_init();
