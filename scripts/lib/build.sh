@@ -23,3 +23,5 @@ build_tree() (
 		die "the build of preset $1 failed"
 	say "built $1 in $(seconds_since "$began") s"
 )
+
+build_preset() { (configure_tree "$1") && build_tree "$1"; }
