@@ -63,7 +63,6 @@ static void life_break(struct life *l)
 {
 	struct pinlease_event ev = { .size = sizeof(ev) };
 	struct sim_opener *o = sim_truncate(l->path, WORLD_SIZE);
-	bool lost = false;
 
 	assert_true(sim_opener_wait(o, 60 * SIM_S));
 	if (sim_opener_expired(o))
@@ -71,7 +70,6 @@ static void life_break(struct life *l)
 	sim_opener_end(o);
 	sim_sleep(2 * SIM_S);
 	while (l->ctx && pinlease_ctx_next_event(l->ctx, &ev) == 1) {
-		lost |= ev.type == PINLEASE_EV_LOST;
 		if (ev.type == PINLEASE_EV_LOST || ev.type == PINLEASE_EV_RESTORE_FAILED)
 			told(l, "an event", ev.err);
 	}
