@@ -51,7 +51,7 @@ uint64_t kt_now(void)
 
 void kt_sleep_ms(unsigned int ms)
 {
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+	struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &ts) == EINTR)
 		;
@@ -212,8 +212,8 @@ static void start_helper(const struct request *req)
 
 __attribute__((noreturn)) static void room_main(int fd)
 {
-	struct sigaction term = {.sa_handler = undertake},
-			 chld = {.sa_handler = reap, .sa_flags = SA_RESTART};
+	struct sigaction term = { .sa_handler = undertake },
+			 chld = { .sa_handler = reap, .sa_flags = SA_RESTART };
 	struct request req;
 
 	sigaction(SIGTERM, &term, NULL);
@@ -321,7 +321,7 @@ static int sem_seen(sem_t *sem, unsigned int ms)
 struct kt_call *kt_call_start(int (*fn)(const void *arg), const void *arg, size_t len)
 {
 	struct kt_call *call = len <= KT_ARG_MAX ? slot_take() : NULL;
-	struct request req = {.fn = fn};
+	struct request req = { .fn = fn };
 
 	if (!call)
 		return NULL;
@@ -354,7 +354,14 @@ static bool asleep(pid_t pid)
 
 int kt_call_blocked(struct kt_call *call, unsigned int ms)
 {
-	return !sem_seen(&call->done, ms) && call->pid > 0 && asleep(call->pid);
+	/* On a busy machine it may take longer than ms before it gets as far as to fall asleep. */
+	for (int more = 0; more < 1000; more++) {
+		if (sem_seen(&call->done, more ? 1 : ms) || call->pid <= 0)
+			return 0;
+		if (asleep(call->pid))
+			return 1;
+	}
+	return 0;
 }
 
 int kt_call_done(struct kt_call *call, unsigned int ms)
@@ -416,7 +423,7 @@ static int truncate_fn(const void *arg)
 
 struct kt_call *kt_open(const char *path, int flags)
 {
-	struct path_arg arg = {.flags = flags};
+	struct path_arg arg = { .flags = flags };
 
 	snprintf(arg.path, sizeof(arg.path), "%s", path);
 	return kt_call_start(open_fn, &arg, sizeof(arg));
@@ -424,7 +431,7 @@ struct kt_call *kt_open(const char *path, int flags)
 
 struct kt_call *kt_truncate(const char *path, off_t size)
 {
-	struct path_arg arg = {.size = size};
+	struct path_arg arg = { .size = size };
 
 	snprintf(arg.path, sizeof(arg.path), "%s", path);
 	return kt_call_start(truncate_fn, &arg, sizeof(arg));

@@ -91,13 +91,14 @@ struct kt_call *kt_call_start(int (*fn)(const void *arg), const void *arg, size_
 struct kt_call *kt_open(const char *path, int flags); /* ret: the fd, kept open until kt_call_end */
 struct kt_call *kt_truncate(const char *path, off_t size);
 
-int kt_call_blocked(struct kt_call *call,
-		    unsigned int ms);			 /* 1: asleep inside fn and still after ms; 0: not */
-int kt_call_done(struct kt_call *call, unsigned int ms); /* 1: fn returned within ms */
-uint64_t kt_call_ns(const struct kt_call *call);	 /* how long fn took, once done */
+/* 1: asleep inside fn, and fn has run for ms; 0: it has returned, or the process is gone. */
+int kt_call_blocked(struct kt_call *call, unsigned int ms);
+int kt_call_done(struct kt_call *call, unsigned int ms);   /* 1: fn returned within ms */
+uint64_t kt_call_ns(const struct kt_call *call);	   /* how long fn took, once done */
 int kt_call_exited(struct kt_call *call, unsigned int ms); /* 1: the process is gone, status is set */
 void kt_call_kill(struct kt_call *call);		   /* SIGKILL and wait; the slot stays readable */
-void kt_call_end(struct kt_call *call); /* let it go (kill it if fn has not returned), free the slot */
+/* Let it go, kill it if fn has not returned; free the slot. */
+void kt_call_end(struct kt_call *call);
 
 /* The common case: start, wait at most ms, end. fn's return value, or -ETIMEDOUT (killed). */
 int kt_open_now(const char *path, int flags, unsigned int ms);

@@ -31,11 +31,11 @@ static const struct fs_kind {
 	unsigned int min_mib;
 	const char *mkfs[8]; /* the device is appended; none for file systems without one */
 } kinds[] = {
-	{"tmpfs", TMPFS_MAGIC, 1, {NULL}},
-	{"hugetlbfs", HUGETLBFS_MAGIC, 2, {NULL}},
-	{"ext4", EXT4_SUPER_MAGIC, 8, {"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard"}},
-	{"xfs", XFS_SUPER_MAGIC, 320, {"mkfs.xfs", "-q", "-f", "-K"}},
-	{"btrfs", BTRFS_SUPER_MAGIC, 256, {"mkfs.btrfs", "-q", "-f", "-K"}},
+	{ "tmpfs", TMPFS_MAGIC, 1, { NULL } },
+	{ "hugetlbfs", HUGETLBFS_MAGIC, 2, { NULL } },
+	{ "ext4", EXT4_SUPER_MAGIC, 8, { "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard" } },
+	{ "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K" } },
+	{ "btrfs", BTRFS_SUPER_MAGIC, 256, { "mkfs.btrfs", "-q", "-f", "-K" } },
 };
 
 static int run_mkfs(const struct fs_kind *kind, const char *device)
@@ -68,7 +68,7 @@ static int run_mkfs(const struct fs_kind *kind, const char *device)
 static int loop_open(int image, char device[32])
 {
 	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), ret = -EBUSY, fd, number;
-	struct loop_config config = {.fd = (uint32_t)image, .info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
+	struct loop_config config = { .fd = (uint32_t)image, .info = { .lo_flags = LO_FLAGS_AUTOCLEAR } };
 
 	if (control < 0)
 		return -errno;

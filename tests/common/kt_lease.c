@@ -21,7 +21,7 @@ int kt_sig_block(int signo)
 
 int kt_sig_wait(int signo, int ms, siginfo_t *info)
 {
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+	struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
 	sigset_t set;
 	int ret;
 
@@ -46,7 +46,7 @@ int kt_lease_drop(int fd)
 
 int kt_lease_take(int fd, int type, int signo)
 {
-	struct f_owner_ex owner = {.type = F_OWNER_TID, .pid = gettid()};
+	struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = gettid() };
 	int ret = kt_sig_block(signo);
 
 	if (ret)
@@ -110,7 +110,7 @@ static int hold_fn(const void *arg)
 struct kt_holder *kt_hold(const struct kt_hold_opts *opts)
 {
 	struct kt_holder *holder = kt_shared(sizeof(*holder));
-	struct hold_arg arg = {.opts = *opts, .holder = holder};
+	struct hold_arg arg = { .opts = *opts, .holder = holder };
 
 	if (!holder || sem_init(&holder->ready, 1, 0))
 		return NULL;

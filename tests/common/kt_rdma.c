@@ -12,14 +12,14 @@
 
 static bool ipv4_mapped(const union ibv_gid *gid)
 {
-	static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+	static const uint8_t prefix[12] = { [10] = 0xff, [11] = 0xff };
 
 	return !memcmp(gid->raw, prefix, sizeof(prefix));
 }
 
 static bool loopback(const union ibv_gid *gid)
 {
-	static const uint8_t address[4] = {127, 0, 0, 1};
+	static const uint8_t address[4] = { 127, 0, 0, 1 };
 
 	return ipv4_mapped(gid) && !memcmp(gid->raw + 12, address, sizeof(address));
 }
@@ -46,7 +46,7 @@ static int find_gid(struct kt_rdma *rdma, const struct ibv_port_attr *port)
 static void find_features(struct kt_rdma *rdma)
 {
 	const uint32_t need = IBV_ODP_SUPPORT_WRITE | IBV_ODP_SUPPORT_READ;
-	struct ibv_device_attr_ex attr = {0};
+	struct ibv_device_attr_ex attr = { 0 };
 
 	if (ibv_query_device_ex(rdma->ctx, NULL, &attr))
 		return;
@@ -95,7 +95,7 @@ int kt_qp_make(const struct kt_rdma *rdma, struct kt_qp *q, unsigned int depth)
 {
 	struct ibv_qp_init_attr init = {
 		.qp_type = IBV_QPT_RC,
-		.cap = {.max_send_wr = depth, .max_recv_wr = depth, .max_send_sge = 1, .max_recv_sge = 1},
+		.cap = { .max_send_wr = depth, .max_recv_wr = depth, .max_send_sge = 1, .max_recv_sge = 1 },
 	};
 
 	memset(q, 0, sizeof(*q));
@@ -138,9 +138,9 @@ static int to_rtr(const struct kt_rdma *rdma, struct kt_qp *q, const struct kt_e
 		.rq_psn = peer->psn,
 		.max_dest_rd_atomic = 16,
 		.min_rnr_timer = 12,
-		.ah_attr = {.is_global = 1,
-			    .port_num = rdma->port,
-			    .grh = {.dgid = peer->gid, .sgid_index = rdma->gid_index, .hop_limit = 64}},
+		.ah_attr = { .is_global = 1,
+			     .port_num = rdma->port,
+			     .grh = { .dgid = peer->gid, .sgid_index = rdma->gid_index, .hop_limit = 64 } },
 	};
 
 	return -ibv_modify_qp(q->qp, &attr,
@@ -195,14 +195,14 @@ int kt_qp_state(struct kt_qp *q)
 int kt_post(struct kt_qp *q, enum ibv_wr_opcode opcode, uint64_t wr_id, const void *local, uint32_t lkey,
 	    uint32_t len, uint64_t remote, uint32_t rkey)
 {
-	struct ibv_sge sge = {.addr = (uintptr_t)local, .length = len, .lkey = lkey};
+	struct ibv_sge sge = { .addr = (uintptr_t)local, .length = len, .lkey = lkey };
 	struct ibv_send_wr wr = {
 		.wr_id = wr_id,
 		.sg_list = &sge,
 		.num_sge = 1,
 		.opcode = opcode,
 		.send_flags = IBV_SEND_SIGNALED,
-		.wr = {.rdma = {.remote_addr = remote, .rkey = rkey}},
+		.wr = { .rdma = { .remote_addr = remote, .rkey = rkey } },
 	};
 	struct ibv_send_wr *bad;
 

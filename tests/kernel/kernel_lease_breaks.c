@@ -61,7 +61,7 @@ static int do_handle(const struct what *w, long flags)
 	union {
 		struct file_handle h;
 		char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
-	} u = {.h = {.handle_bytes = MAX_HANDLE_SZ}};
+	} u = { .h = { .handle_bytes = MAX_HANDLE_SZ } };
 	int dir = open(w->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), id;
 
 	if (dir < 0 || name_to_handle_at(AT_FDCWD, w->path, &u.h, &id, 0))
@@ -76,7 +76,7 @@ static int do_truncate(const struct what *w, long size)
 
 static int do_exec(const struct what *w, long arg)
 {
-	char *const argv[] = {(char *)(uintptr_t)w->path, NULL};
+	char *const argv[] = { (char *)(uintptr_t)w->path, NULL };
 
 	(void)arg;
 	return ret_errno(execve(w->path, argv, NULL));
@@ -101,23 +101,23 @@ static int do_names(const struct what *w, long arg)
 #define ANY  12345 /* any fd number */
 
 static const struct row rows[] = {
-	{"open(O_RDONLY)", do_open, O_RDONLY, WAIT_RD, NONE, ANY, ANY, -1},
-	{"open(O_RDONLY|O_NONBLOCK)", do_open, O_RDONLY | O_NONBLOCK, AGAIN_RD, NONE, -EAGAIN, ANY, -1},
-	{"open(O_RDWR)", do_open, O_RDWR, WAIT_UN, WAIT_UN, ANY, ANY, -1},
-	{"open(O_WRONLY)", do_open, O_WRONLY, WAIT_UN, WAIT_UN, ANY, ANY, -1},
-	{"open(O_RDWR|O_NONBLOCK)", do_open, O_RDWR | O_NONBLOCK, AGAIN_UN, AGAIN_UN, -EAGAIN, -EAGAIN, -1},
-	{"open(O_WRONLY|O_TRUNC)", do_open, O_WRONLY | O_TRUNC, WAIT_UN, WAIT_UN, ANY, ANY, 0},
-	{"open(O_RDONLY|O_TRUNC)", do_open, O_RDONLY | O_TRUNC, WAIT_RD, NONE, ANY, ANY, 0},
-	{"open(O_PATH)", do_open, O_PATH, NONE, NONE, ANY, ANY, -1},
-	{"open(/proc/PID/fd/N, O_RDWR)", do_reopen, O_RDWR, WAIT_UN, WAIT_UN, ANY, ANY, -1},
-	{"open_by_handle_at(O_RDWR)", do_handle, O_RDWR, WAIT_UN, WAIT_UN, ANY, ANY, -1},
-	{"truncate(half)", do_truncate, HALF, WAIT_UN, WAIT_UN, 0, 0, HALF},
-	{"truncate(same size)", do_truncate, SCENE_SIZE, WAIT_UN, WAIT_UN, 0, 0, -1},
-	{"truncate(grow)", do_truncate, 2 * SCENE_SIZE, WAIT_UN, WAIT_UN, 0, 0, 2 * SCENE_SIZE},
+	{ "open(O_RDONLY)", do_open, O_RDONLY, WAIT_RD, NONE, ANY, ANY, -1 },
+	{ "open(O_RDONLY|O_NONBLOCK)", do_open, O_RDONLY | O_NONBLOCK, AGAIN_RD, NONE, -EAGAIN, ANY, -1 },
+	{ "open(O_RDWR)", do_open, O_RDWR, WAIT_UN, WAIT_UN, ANY, ANY, -1 },
+	{ "open(O_WRONLY)", do_open, O_WRONLY, WAIT_UN, WAIT_UN, ANY, ANY, -1 },
+	{ "open(O_RDWR|O_NONBLOCK)", do_open, O_RDWR | O_NONBLOCK, AGAIN_UN, AGAIN_UN, -EAGAIN, -EAGAIN, -1 },
+	{ "open(O_WRONLY|O_TRUNC)", do_open, O_WRONLY | O_TRUNC, WAIT_UN, WAIT_UN, ANY, ANY, 0 },
+	{ "open(O_RDONLY|O_TRUNC)", do_open, O_RDONLY | O_TRUNC, WAIT_RD, NONE, ANY, ANY, 0 },
+	{ "open(O_PATH)", do_open, O_PATH, NONE, NONE, ANY, ANY, -1 },
+	{ "open(/proc/PID/fd/N, O_RDWR)", do_reopen, O_RDWR, WAIT_UN, WAIT_UN, ANY, ANY, -1 },
+	{ "open_by_handle_at(O_RDWR)", do_handle, O_RDWR, WAIT_UN, WAIT_UN, ANY, ANY, -1 },
+	{ "truncate(half)", do_truncate, HALF, WAIT_UN, WAIT_UN, 0, 0, HALF },
+	{ "truncate(same size)", do_truncate, SCENE_SIZE, WAIT_UN, WAIT_UN, 0, 0, -1 },
+	{ "truncate(grow)", do_truncate, 2 * SCENE_SIZE, WAIT_UN, WAIT_UN, 0, 0, 2 * SCENE_SIZE },
 	/* The row before the file becomes executable and ... */
-	{"rename, link, unlink, chmod, chown, setxattr", do_names, 0, NONE, NONE, 0, 0, -1},
+	{ "rename, link, unlink, chmod, chown, setxattr", do_names, 0, NONE, NONE, 0, 0, -1 },
 	/* ... the one that needs it so. ENOEXEC: nothing stopped it but the contents. */
-	{"execve", do_exec, 0, WAIT_RD, NONE, -ETXTBSY, -ENOEXEC, -1},
+	{ "execve", do_exec, 0, WAIT_RD, NONE, -ETXTBSY, -ENOEXEC, -1 },
 };
 
 static int run_row(const void *arg)
@@ -163,7 +163,7 @@ static void ask(enum scene_fs which, int row, int type)
 	const struct row *r = &rows[row];
 	enum outcome outcome = type == F_WRLCK ? r->on_write : r->on_read;
 	int ret = type == F_WRLCK ? r->ret_write : r->ret_read;
-	struct what w = {.row = row, .pid = getpid()};
+	struct what w = { .row = row, .pid = getpid() };
 	struct kt_call *call;
 	struct held h;
 

@@ -107,7 +107,7 @@ static void an_answer_in_time_returns_0(void **state)
 
 static void expiry_wipes_the_signal_and_the_owner(void **state)
 {
-	struct f_owner_ex owner = {0};
+	struct f_owner_ex owner = { 0 };
 	struct kt_call *call;
 	struct held h;
 
@@ -145,7 +145,7 @@ static void with_lease_break_time_0_nothing_expires(void **state)
 }
 
 /* The library reads the sysctl now and then: what counts is its value when the break began. */
-static void lease_break_time_counts_as_it_was_when_the_break_began(void **state)
+static void what_counts_is_lease_break_time_when_the_break_began(void **state)
 {
 	struct kt_call *call;
 	struct held h;
@@ -171,7 +171,7 @@ int main(void)
 		cmocka_unit_test(an_answer_in_time_returns_0),
 		cmocka_unit_test(expiry_wipes_the_signal_and_the_owner),
 		cmocka_unit_test(with_lease_break_time_0_nothing_expires),
-		cmocka_unit_test(lease_break_time_counts_as_it_was_when_the_break_began),
+		cmocka_unit_test(what_counts_is_lease_break_time_when_the_break_began),
 	};
 
 	kt_init();

@@ -87,18 +87,18 @@ static const struct own_row {
 	unsigned int works_on; /* with the write lease; other file systems say EOPNOTSUPP */
 	int on_read;	       /* errno on the O_RDONLY fd */
 } own_rows[] = {
-	{"ftruncate(half)", do_ftruncate, HALF, EVERY, EINVAL},
-	{"ftruncate(grow)", do_ftruncate, 2 * SCENE_SIZE, EVERY, EINVAL},
-	{"PUNCH_HOLE", do_fallocate, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, EVERY, EBADF},
-	{"ZERO_RANGE", do_fallocate, FALLOC_FL_ZERO_RANGE, EVERY & ~ON(TMPFS), EBADF},
-	{"COLLAPSE_RANGE", do_fallocate, FALLOC_FL_COLLAPSE_RANGE, ON(EXT4) | ON(XFS), EBADF},
-	{"INSERT_RANGE", do_fallocate, FALLOC_FL_INSERT_RANGE, ON(EXT4) | ON(XFS), EBADF},
-	{"allocate", do_fallocate, 0, EVERY, EBADF},
-	{"MADV_REMOVE", do_remove, 0, EVERY, EACCES},
-	{"pwrite", do_pwrite, 0, EVERY, EBADF},
-	{"pwrite O_DIRECT", do_pwrite, O_DIRECT, EVERY & ~ON(TMPFS), EBADF},
-	{"FICLONE into", do_clone, 0, ON(XFS) | ON(BTRFS), EBADF},
-	{"copy_file_range into", do_copy, 0, EVERY, EBADF},
+	{ "ftruncate(half)", do_ftruncate, HALF, EVERY, EINVAL },
+	{ "ftruncate(grow)", do_ftruncate, 2 * SCENE_SIZE, EVERY, EINVAL },
+	{ "PUNCH_HOLE", do_fallocate, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, EVERY, EBADF },
+	{ "ZERO_RANGE", do_fallocate, FALLOC_FL_ZERO_RANGE, EVERY & ~ON(TMPFS), EBADF },
+	{ "COLLAPSE_RANGE", do_fallocate, FALLOC_FL_COLLAPSE_RANGE, ON(EXT4) | ON(XFS), EBADF },
+	{ "INSERT_RANGE", do_fallocate, FALLOC_FL_INSERT_RANGE, ON(EXT4) | ON(XFS), EBADF },
+	{ "allocate", do_fallocate, 0, EVERY, EBADF },
+	{ "MADV_REMOVE", do_remove, 0, EVERY, EACCES },
+	{ "pwrite", do_pwrite, 0, EVERY, EBADF },
+	{ "pwrite O_DIRECT", do_pwrite, O_DIRECT, EVERY & ~ON(TMPFS), EBADF },
+	{ "FICLONE into", do_clone, 0, ON(XFS) | ON(BTRFS), EBADF },
+	{ "copy_file_range into", do_copy, 0, EVERY, EBADF },
 };
 
 static void call_own_row(const struct own_row *row, const struct own *o, enum scene_fs which)
@@ -161,7 +161,7 @@ static uint64_t physical(const char *path)
 	union {
 		struct fiemap map;
 		char room[sizeof(struct fiemap) + sizeof(struct fiemap_extent)];
-	} u = {.map = {.fm_length = SCENE_SIZE, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1}};
+	} u = { .map = { .fm_length = SCENE_SIZE, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1 } };
 	int fd = open(path, O_RDONLY | O_CLOEXEC), ret;
 
 	assert_true(fd >= 0);
@@ -183,7 +183,7 @@ static int dedupe_into(const void *arg)
 	union {
 		struct file_dedupe_range range;
 		char room[sizeof(struct file_dedupe_range) + sizeof(struct file_dedupe_range_info)];
-	} u = {.range = {.src_length = SCENE_SIZE, .dest_count = 1}};
+	} u = { .range = { .src_length = SCENE_SIZE, .dest_count = 1 } };
 	int src = open(t->other, O_RDONLY | O_CLOEXEC), dst = open(t->path, O_RDONLY | O_CLOEXEC);
 
 	if (src < 0 || dst < 0)
@@ -255,7 +255,7 @@ static void blocks_move_silently_under_a_read_lease(void **state)
 
 static void ext4_move_ext_swaps_blocks_under_a_write_lease(void **state)
 {
-	struct move_extent move = {.len = SCENE_SIZE / BLOCK};
+	struct move_extent move = { .len = SCENE_SIZE / BLOCK };
 	char donor[KT_PATH_MAX];
 	uint64_t before;
 	struct held h;

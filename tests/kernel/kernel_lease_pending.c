@@ -234,7 +234,7 @@ static int open_and_retry(const void *arg)
 /* Unlock at each signal and take the lease again after pause_ms; how often the opener got in. */
 static int answer_retries(struct held *h, unsigned int pause_ms, unsigned int *answers)
 {
-	struct retry r = {.ms = 300};
+	struct retry r = { .ms = 300 };
 	struct kt_call *call;
 	int got_in;
 

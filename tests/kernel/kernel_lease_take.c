@@ -55,7 +55,7 @@ static int map_and_close(const void *arg)
 
 static struct kt_call *mapper(const char *path, int flags)
 {
-	struct mapping m = {.flags = flags};
+	struct mapping m = { .flags = flags };
 	struct kt_call *call;
 
 	snprintf(m.path, sizeof(m.path), "%s", path);
@@ -152,7 +152,7 @@ static void a_read_lease_needs_that_no_writer_lives_in_any_process(void **state)
 
 static void a_read_lease_is_shared_by_any_number_of_processes(void **state)
 {
-	struct kt_hold_opts opts = {.flags = O_RDONLY, .type = F_RDLCK, .map = SCENE_SIZE};
+	struct kt_hold_opts opts = { .flags = O_RDONLY, .type = F_RDLCK, .map = SCENE_SIZE };
 	struct kt_holder *holders[4];
 	struct kt_call *writer;
 
@@ -290,7 +290,7 @@ static void hugetlbfs_has_leases_until_setlease_became_opt_in(void **state)
 /* lower, upper and work are folders of one tmpfs; NULL when this kernel has no overlayfs. */
 static bool overlay_mount(const char *base, char merged[KT_PATH_MAX], char upper[KT_PATH_MAX])
 {
-	static const char *const names[] = {"lower", "upper", "work", "merged"};
+	static const char *const names[] = { "lower", "upper", "work", "merged" };
 	char path[KT_PATH_MAX + 8], options[4 * KT_PATH_MAX];
 
 	for (size_t i = 0; i < 4; i++) {

@@ -27,11 +27,11 @@ struct file {
 };
 
 /* A sparse file of RANGE bytes in dir. */
-static struct file sparse(const char *dir)
+static struct file sparse(const char *dir, const char *name)
 {
 	struct file f;
 
-	assert_int_equal(kt_file(f.path, dir, "sparse", 0), 0);
+	assert_int_equal(kt_file(f.path, dir, name, 0), 0);
 	f.fd = open(f.path, O_RDWR | O_CLOEXEC);
 	assert_true(f.fd >= 0);
 	assert_int_equal(ftruncate(f.fd, RANGE), 0);
@@ -79,7 +79,7 @@ static void populate_write_fills_holes_and_seek_hole_sees_it(void **state)
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f = sparse(scene_dir(which));
+		struct file f = sparse(scene_dir(which), "sparse");
 
 		assert_int_equal(populate(f.map, RANGE / 2, MADV_POPULATE_WRITE), 0);
 		assert_int_equal(lseek(f.fd, 0, SEEK_HOLE), RANGE / 2);
@@ -96,7 +96,7 @@ static void a_read_fault_fills_a_hole_on_tmpfs_only(void **state)
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f = sparse(scene_dir(which));
+		struct file f = sparse(scene_dir(which), "sparse");
 
 		assert_int_equal(populate(f.map, 4096, MADV_POPULATE_READ), 0);
 		assert_int_equal(lseek(f.fd, 0, SEEK_HOLE), which == TMPFS ? 4096 : 0);
@@ -112,7 +112,7 @@ static void seek_hole_takes_allocated_unwritten_blocks_for_a_hole(void **state)
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f = sparse(scene_dir(which));
+		struct file f = sparse(scene_dir(which), "sparse");
 
 		assert_int_equal(fallocate(f.fd, 0, 0, RANGE), 0);
 		assert_int_equal(fsync(f.fd), 0);
@@ -123,22 +123,38 @@ static void seek_hole_takes_allocated_unwritten_blocks_for_a_hole(void **state)
 	}
 }
 
+/* A small file system of each kind, filled up when it already had a sparse file and one that fallocate made
+ * whole. */
+static struct full {
+	struct kt_fs fs;
+	struct file sparse, reserved;
+} filled[SCENE_FS_COUNT];
+
+static struct full *full(enum scene_fs which)
+{
+	struct full *f = &filled[which];
+
+	if (f->fs.dir[0])
+		return f;
+	assert_int_equal(kt_fs_make(&f->fs, scene_type(which), 8), 0);
+	f->sparse = sparse(f->fs.dir, "sparse");
+	f->reserved = sparse(f->fs.dir, "reserved");
+	assert_int_equal(fallocate(f->reserved.fd, 0, 0, RANGE), 0);
+	assert_int_equal(fsync(f->reserved.fd), 0);
+	fill_up(f->fs.dir);
+	return f;
+}
+
 static void on_a_full_file_system_populate_says_efault_and_fallocate_enospc(void **state)
 {
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f;
-		struct kt_fs fs;
+		struct file *f = &full(which)->sparse;
 
-		assert_int_equal(kt_fs_make(&fs, scene_type(which), 8), 0);
-		f = sparse(fs.dir);
-		fill_up(fs.dir);
-		assert_int_equal(populate(f.map, RANGE, MADV_POPULATE_WRITE), -EFAULT);
-		assert_int_equal(fallocate(f.fd, 0, 0, RANGE), -1);
+		assert_int_equal(populate(f->map, RANGE, MADV_POPULATE_WRITE), -EFAULT);
+		assert_int_equal(fallocate(f->fd, 0, 0, RANGE), -1);
 		assert_int_equal(errno, ENOSPC);
-		drop(&f);
-		kt_fs_drop(&fs);
 	}
 }
 
@@ -162,39 +178,27 @@ static void on_a_full_file_system_a_store_is_sigbus(void **state)
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f;
-		struct kt_fs fs;
+		const char *path = full(which)->sparse.path;
 
-		assert_int_equal(kt_fs_make(&fs, scene_type(which), 8), 0);
-		f = sparse(fs.dir);
-		fill_up(fs.dir);
-		call = kt_call_start(store_to_the_end, f.path, sizeof(f.path));
+		call = kt_call_start(store_to_the_end, path, KT_PATH_MAX);
 		assert_non_null(call);
 		assert_int_equal(kt_call_exited(call, SCENE_LONG), 1);
 		assert_true(WIFSIGNALED(call->status) && WTERMSIG(call->status) == SIGBUS);
 		kt_call_end(call);
-		drop(&f);
-		kt_fs_drop(&fs);
 	}
 }
 
-static void what_fallocate_reserved_can_be_populated_when_full(void **state)
+/* btrfs needs room beside what it reserved, and up to 6.12 did not find it on a file system filled to the
+ * brim. */
+static void what_fallocate_reserved_can_be_populated_when_full_but_not_on_old_btrfs(void **state)
 {
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f;
-		struct kt_fs fs;
+		bool fails = which == BTRFS && !kt_kernel_from(6, 18);
+		struct file *f = &full(which)->reserved;
 
-		assert_int_equal(kt_fs_make(&fs, scene_type(which), 8), 0);
-		f = sparse(fs.dir);
-		assert_int_equal(fallocate(f.fd, 0, 0, RANGE), 0);
-		assert_int_equal(fsync(f.fd), 0);
-		fill_up(fs.dir);
-		assert_int_equal(populate(f.map, RANGE, MADV_POPULATE_WRITE), 0);
-		assert_int_equal(fsync(f.fd), 0);
-		drop(&f);
-		kt_fs_drop(&fs);
+		assert_int_equal(populate(f->map, RANGE, MADV_POPULATE_WRITE), fails ? -EFAULT : 0);
 	}
 }
 
@@ -203,7 +207,7 @@ static void populate_says_what_else_is_wrong(void **state)
 	(void)state;
 	for_each_fs(which)
 	{
-		struct file f = sparse(scene_dir(which));
+		struct file f = sparse(scene_dir(which), "sparse");
 		void *read_only = mmap(NULL, RANGE, PROT_READ, MAP_SHARED, f.fd, 0);
 
 		assert_true(read_only != MAP_FAILED);
@@ -222,7 +226,7 @@ static unsigned int extent_flags(int fd)
 	union {
 		struct fiemap map;
 		char room[sizeof(struct fiemap) + sizeof(struct fiemap_extent)];
-	} u = {.map = {.fm_length = RANGE, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1}};
+	} u = { .map = { .fm_length = RANGE, .fm_flags = FIEMAP_FLAG_SYNC, .fm_extent_count = 1 } };
 
 	assert_int_equal(ioctl(fd, FS_IOC_FIEMAP, &u.map), 0);
 	assert_int_equal(u.map.fm_mapped_extents, 1);
@@ -234,7 +238,7 @@ static void populate_write_unshares_extents_fallocate_does_not(void **state)
 {
 	(void)state;
 	for (enum scene_fs which = XFS; which <= BTRFS; which++) {
-		struct file f = sparse(scene_dir(which));
+		struct file f = sparse(scene_dir(which), "sparse");
 		char clone[KT_PATH_MAX];
 		int fd;
 
@@ -261,7 +265,7 @@ int main(void)
 		cmocka_unit_test(seek_hole_takes_allocated_unwritten_blocks_for_a_hole),
 		cmocka_unit_test(on_a_full_file_system_populate_says_efault_and_fallocate_enospc),
 		cmocka_unit_test(on_a_full_file_system_a_store_is_sigbus),
-		cmocka_unit_test(what_fallocate_reserved_can_be_populated_when_full),
+		cmocka_unit_test(what_fallocate_reserved_can_be_populated_when_full_but_not_on_old_btrfs),
 		cmocka_unit_test(populate_says_what_else_is_wrong),
 		cmocka_unit_test(populate_write_unshares_extents_fallocate_does_not),
 	};

@@ -19,7 +19,7 @@ struct sealed {
 
 static struct sealed make(int seals)
 {
-	struct sealed s = {.fd = memfd_create("kt", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
+	struct sealed s = { .fd = memfd_create("kt", MFD_CLOEXEC | MFD_ALLOW_SEALING) };
 
 	assert_true(s.fd >= 0);
 	assert_int_equal(ftruncate(s.fd, SCENE_SIZE), 0);

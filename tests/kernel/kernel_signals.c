@@ -25,7 +25,7 @@ static void end_break(struct held *h, struct kt_call *call)
 
 static void f_unlck_wipes_the_signal_and_the_owner(void **state)
 {
-	struct f_owner_ex owner = {0};
+	struct f_owner_ex owner = { 0 };
 	struct held h;
 
 	(void)state;
@@ -176,7 +176,7 @@ static void a_signalfd_delivers_too(void **state)
 /* Some si_fd numbers something else by now: the fd of the lease was closed, another file got its number. */
 static void si_fd_goes_stale_and_its_number_is_reused(void **state)
 {
-	siginfo_t info = {0};
+	siginfo_t info = { 0 };
 	struct kt_call *call;
 	struct held h;
 	int other, reused;
@@ -200,7 +200,7 @@ static void si_fd_goes_stale_and_its_number_is_reused(void **state)
 
 static void si_fd_is_the_fd_of_the_latest_f_setlease(void **state)
 {
-	siginfo_t info = {0};
+	siginfo_t info = { 0 };
 	struct kt_call *call;
 	struct held h;
 	int other;
@@ -221,7 +221,7 @@ static void si_fd_is_the_fd_of_the_latest_f_setlease(void **state)
 static void a_leased_fd_cannot_be_polled(void **state)
 {
 	int ep = epoll_create1(EPOLL_CLOEXEC);
-	struct epoll_event ev = {.events = EPOLLIN};
+	struct epoll_event ev = { .events = EPOLLIN };
 	struct held h;
 
 	(void)state;
@@ -253,7 +253,7 @@ struct overflow_arg {
 
 static void take_signals(struct overflow *o)
 {
-	struct timespec none = {0};
+	struct timespec none = { 0 };
 	siginfo_t info;
 	sigset_t set;
 	int signo;
@@ -273,7 +273,7 @@ static void take_signals(struct overflow *o)
 static int hold_many(const void *arg)
 {
 	const struct overflow_arg *a = arg;
-	struct rlimit limit = {LIMIT, LIMIT};
+	struct rlimit limit = { LIMIT, LIMIT };
 	char path[KT_PATH_MAX + 16];
 	struct overflow *o = a->o;
 	int fds[MANY];
@@ -297,7 +297,7 @@ static int hold_many(const void *arg)
 
 static void overflow_loses_signals_but_a_scan_finds_every_break(void **state)
 {
-	struct overflow_arg a = {.o = kt_shared(sizeof(struct overflow))};
+	struct overflow_arg a = { .o = kt_shared(sizeof(struct overflow)) };
 	char name[16], path[KT_PATH_MAX];
 	struct kt_call *holder;
 

@@ -9,7 +9,7 @@
 
 #include "scene.h"
 
-static const char *const types[SCENE_FS_COUNT] = {"tmpfs", "ext4", "xfs", "btrfs"};
+static const char *const types[SCENE_FS_COUNT] = { "tmpfs", "ext4", "xfs", "btrfs" };
 static struct kt_fs mounted[SCENE_FS_COUNT];
 
 int scene_setup(void **state)
@@ -28,6 +28,8 @@ const char *scene_type(enum scene_fs which)
 
 const char *scene_dir(enum scene_fs which)
 {
+	if (!mounted[which].dir[0])
+		assert_int_equal(kt_fs_make(&mounted[which], types[which], 64), 0);
 	return mounted[which].dir;
 }
 
@@ -37,7 +39,7 @@ void scene_file(enum scene_fs which, char path[KT_PATH_MAX])
 	char name[16];
 
 	snprintf(name, sizeof(name), "f%u", number++);
-	assert_int_equal(kt_file(path, mounted[which].dir, name, SCENE_SIZE), 0);
+	assert_int_equal(kt_file(path, scene_dir(which), name, SCENE_SIZE), 0);
 }
 
 void held_open(struct held *h, enum scene_fs which, int type)
@@ -64,7 +66,7 @@ void held_close(struct held *h)
 
 void held_is_broken_to(const struct held *h, int target)
 {
-	siginfo_t info = {0};
+	siginfo_t info = { 0 };
 
 	assert_int_equal(kt_sig_wait(SCENE_SIG, SCENE_LONG, &info), 1);
 	assert_int_equal(info.si_fd, h->fd);

@@ -22,10 +22,9 @@
 
 enum scene_fs { TMPFS, EXT4, XFS, BTRFS, SCENE_FS_COUNT };
 
-/* cmocka group setup: mounts all four, exits with 77 without root. */
-int scene_setup(void **state);
+int scene_setup(void **state); /* cmocka group setup; exits with 77 without root */
 const char *scene_type(enum scene_fs which);
-const char *scene_dir(enum scene_fs which);
+const char *scene_dir(enum scene_fs which);		      /* mounted when it is first asked for */
 void scene_file(enum scene_fs which, char path[KT_PATH_MAX]); /* a new file of SCENE_SIZE */
 
 /* One OFD, its mapping and its lease, held by the calling thread with SCENE_SIG. */
