@@ -17,8 +17,8 @@
 
 #include "sim_private.h"
 
-#define TICK	   1000ull		/* what reading the clock costs */
-#define TEST_LIMIT (4 * 3600 * SIM_S)	/* of simulated time: a test that waits for what never comes */
+#define TICK	   1000ull	      /* what reading the clock costs */
+#define TEST_LIMIT (4 * 3600 * SIM_S) /* of simulated time: a test that waits for what never comes */
 
 struct sim_kernel sim = { .lock = PTHREAD_MUTEX_INITIALIZER };
 __thread struct sim_thread *sim_self;
@@ -32,7 +32,7 @@ static void clock_dump(void)
 	struct sim_thread *t;
 
 	fprintf(stderr, "sim: at %llu us, %u running\n", (unsigned long long)(sim.now / 1000), sim.running);
-	pl_list_for_each(pos, &sim.threads) {
+	pl_list_for_each (pos, &sim.threads) {
 		t = pl_container(pos, struct sim_thread, link);
 		fprintf(stderr, "  thread %d%s: %s on %p until %llu us\n", t->tid, t->ours ? " (test)" : "",
 			t->waiting ? "waits" : "runs", t->on, (unsigned long long)(t->until / 1000));
@@ -61,7 +61,7 @@ static struct sim_thread *thread_settling(void)
 {
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.threads)
+	pl_list_for_each (pos, &sim.threads)
 		if (pl_container(pos, struct sim_thread, link)->settling)
 			return pl_container(pos, struct sim_thread, link);
 	return NULL;
@@ -73,7 +73,7 @@ static uint64_t clock_next(void)
 	struct pl_list *pos;
 	struct sim_thread *t;
 
-	pl_list_for_each(pos, &sim.threads) {
+	pl_list_for_each (pos, &sim.threads) {
 		t = pl_container(pos, struct sim_thread, link);
 		if (t->waiting && !t->awake && !thread_stopped(t))
 			next = pl_min_u64(next, t->until);
@@ -89,7 +89,7 @@ static void clock_fire(void)
 
 	sim_opener_fire();
 	sim_dma_fire();
-	pl_list_for_each(pos, &sim.threads) {
+	pl_list_for_each (pos, &sim.threads) {
 		t = pl_container(pos, struct sim_thread, link);
 		if (t->waiting && !t->awake && !thread_stopped(t) && (t->late || t->until <= sim.now))
 			thread_awake(t);
@@ -146,7 +146,7 @@ void sim_wake(const void *on, bool all)
 
 	do {
 		first = NULL;
-		pl_list_for_each(pos, &sim.threads) {
+		pl_list_for_each (pos, &sim.threads) {
 			t = pl_container(pos, struct sim_thread, link);
 			if (t->waiting && !t->awake && t->on == on && (!first || t->since < first->since))
 				first = t;
@@ -287,7 +287,7 @@ struct sim_thread *sim_thread_find(pid_t tid)
 {
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.threads)
+	pl_list_for_each (pos, &sim.threads)
 		if (pl_container(pos, struct sim_thread, link)->tid == tid)
 			return pl_container(pos, struct sim_thread, link);
 	return NULL;
@@ -351,7 +351,7 @@ void pl_sys_thread_join(pthread_t thread)
 	struct pl_list *pos;
 
 	sim_lock();
-	pl_list_for_each(pos, &sim.threads)
+	pl_list_for_each (pos, &sim.threads)
 		if (pthread_equal(pl_container(pos, struct sim_thread, link)->pthread, thread))
 			t = pl_container(pos, struct sim_thread, link);
 	sim_unlock();

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Faults, delays and hooks, by call or by class, and how often each call was made. And memory, which fails here. */
+/* Faults, delays and hooks, by call or by class, and how often each call was made. And memory, which fails
+ * here. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ struct call {
 /* What is to happen at the nth call that matches; then `times` times in a row, 0: for ever. */
 struct rule {
 	bool set;
-	const char *call;		/* NULL: by class */
+	const char *call; /* NULL: by class */
 	unsigned int classes, nth, times;
 	int err;
 	void (*hook)(void *arg);

@@ -24,7 +24,7 @@ struct sim_inode *sim_inode_get(uint64_t dev, uint64_t ino)
 	struct sim_inode *inode;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.inodes) {
+	pl_list_for_each (pos, &sim.inodes) {
 		inode = pl_container(pos, struct sim_inode, link);
 		if (inode->dev == dev && inode->ino == ino)
 			return inode;
@@ -145,7 +145,8 @@ bool sim_file_is(const char *path, uint64_t off, size_t len, unsigned int seed)
 	FILE *f = fopen(path, "r");
 	bool same;
 
-	same = f && !fseek(f, (long)off, SEEK_SET) && fread(data, 1, len, f) == len && sim_filled(data, len, seed);
+	same = f && !fseek(f, (long)off, SEEK_SET) && fread(data, 1, len, f) == len &&
+	       sim_filled(data, len, seed);
 	if (f)
 		fclose(f);
 	free(data);
@@ -183,7 +184,7 @@ void sim_file_reset(void)
 		pl_list_init(&sim.inodes);
 		pl_list_init(&sim.maps);
 	}
-	pl_list_for_each_safe(pos, tmp, &sim.inodes) {
+	pl_list_for_each_safe (pos, tmp, &sim.inodes) {
 		inode = pl_container(pos, struct sim_inode, link);
 		if (!pl_list_empty(&inode->ofds))
 			continue;
@@ -295,8 +296,13 @@ int pl_sys_stat(int fd, struct pl_sys_stat *st)
 	if (fstat(fd, &s))
 		return -errno;
 	sim_lock();
-	*st = (struct pl_sys_stat){ .dev = s.st_dev, .ino = s.st_ino, .size = (uint64_t)s.st_size, .mode = s.st_mode,
-				    .fs_magic = sim.fs_magic, .block = SIM_PAGE, .avail = 1ull << 30 };
+	*st = (struct pl_sys_stat){ .dev = s.st_dev,
+				    .ino = s.st_ino,
+				    .size = (uint64_t)s.st_size,
+				    .mode = s.st_mode,
+				    .fs_magic = sim.fs_magic,
+				    .block = SIM_PAGE,
+				    .avail = 1ull << 30 };
 	sim_unlock();
 	return 0;
 }
@@ -325,7 +331,8 @@ ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	ssize_t n;
 	int r;
 
-	/* What counts is when it was started: what is under way when a break expires cannot be called back. */
+	/* What counts is when it was started: what is under way when a break expires cannot be called back.
+	 */
 	judge_fd(fd, "pwrite");
 	r = sim_enter("pwrite", SIM_BLOCKING | SIM_STEP);
 	if (r < 0)

@@ -79,7 +79,7 @@ static bool mr_reaches(const struct sim_mr *mr, const struct sim_inode *inode, u
 
 	if (!mr->live)
 		return false;
-	pl_list_for_each(pos, &sim.maps) {
+	pl_list_for_each (pos, &sim.maps) {
 		m = pl_container(pos, struct sim_map, link);
 		if (!m->ofd || m->ofd->inode != inode || m->end <= start || m->start >= stop)
 			continue;
@@ -95,7 +95,7 @@ static const struct sim_mr *mr_over(const struct sim_inode *inode, uint64_t from
 {
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.mrs)
+	pl_list_for_each (pos, &sim.mrs)
 		if (mr_reaches(pl_container(pos, struct sim_mr, link), inode, from, end))
 			return pl_container(pos, struct sim_mr, link);
 	return NULL;
@@ -148,7 +148,7 @@ void sim_judge_register(const struct sim_mr *mr)
 	const struct sim_map *m;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.maps) {
+	pl_list_for_each (pos, &sim.maps) {
 		m = pl_container(pos, struct sim_map, link);
 		if (!m->ofd || !unguarded(m->ofd) || m->ofd->expired_unlock || m->ofd->downgraded)
 			continue;
@@ -162,9 +162,10 @@ void sim_judge_unmap(uintptr_t start, uintptr_t end)
 	const struct sim_mr *mr;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.mrs) {
+	pl_list_for_each (pos, &sim.mrs) {
 		mr = pl_container(pos, struct sim_mr, link);
-		if (mr->live && (uintptr_t)mr->mr.addr < end && (uintptr_t)mr->mr.addr + mr->mr.length > start)
+		if (mr->live && (uintptr_t)mr->mr.addr < end &&
+		    (uintptr_t)mr->mr.addr + mr->mr.length > start)
 			sim_violate("I1", "memory is unmapped and rkey %u still reaches it", mr->mr.rkey);
 	}
 }

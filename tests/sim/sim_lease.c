@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* F_SETLEASE and F_GETLEASE on simulated descriptions: __break_lease() and time_out_leases() of fs/locks.c. */
+/* F_SETLEASE and F_GETLEASE on simulated descriptions: __break_lease() and time_out_leases() of fs/locks.c.
+ */
 #include <errno.h>
 
 #include "sim_private.h"
@@ -15,7 +16,7 @@ static int lease_conflict(const struct sim_ofd *ofd, int type)
 	const struct sim_ofd *other;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &ofd->inode->ofds) {
+	pl_list_for_each (pos, &ofd->inode->ofds) {
 		other = pl_container(pos, struct sim_ofd, link);
 		if (type == F_WRLCK && other != ofd)
 			return -EAGAIN;
@@ -44,7 +45,7 @@ void sim_inode_time_out(struct sim_inode *inode)
 	struct sim_ofd *ofd;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &inode->ofds) {
+	pl_list_for_each (pos, &inode->ofds) {
 		ofd = pl_container(pos, struct sim_ofd, link);
 		if (ofd->downgrade_pending && ofd->downgrade_due <= sim.now) {
 			ofd->downgrade_pending = false;
@@ -78,7 +79,7 @@ bool sim_break_lease(struct sim_inode *inode, bool writer, pid_t pid)
 
 	(void)pid;
 	sim_inode_time_out(inode);
-	pl_list_for_each(pos, &inode->ofds) {
+	pl_list_for_each (pos, &inode->ofds) {
 		ofd = pl_container(pos, struct sim_ofd, link);
 		if (!lease_broken_for(ofd, writer))
 			continue;
@@ -120,7 +121,8 @@ static int lease_let_go(struct sim_ofd *ofd)
 	sim_judge_let_go(ofd);
 	if (ofd->lease == F_UNLCK) {
 		if (ofd->armed_once && !ofd->expired_unlock)
-			sim_violate("I2", "lets a lease go that it does not hold: the same break answered twice");
+			sim_violate("I2",
+				    "lets a lease go that it does not hold: the same break answered twice");
 		ofd->expired_unlock = false;
 		return -EAGAIN;
 	}
@@ -131,7 +133,8 @@ static int lease_let_go(struct sim_ofd *ofd)
 
 int pl_sys_set_lease(int fd, int type)
 {
-	int r = sim_enter(type == F_UNLCK ? "unlock_lease" : "set_lease", SIM_FAST | (type == F_UNLCK ? 0 : SIM_MEMORY));
+	int r = sim_enter(type == F_UNLCK ? "unlock_lease" : "set_lease",
+			  SIM_FAST | (type == F_UNLCK ? 0 : SIM_MEMORY));
 	struct sim_ofd *ofd;
 
 	if (r)
@@ -209,7 +212,7 @@ static struct sim_ofd *lease_holder(const char *path)
 	struct sim_inode *inode = sim_inode_of(path);
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &inode->ofds)
+	pl_list_for_each (pos, &inode->ofds)
 		if (pl_container(pos, struct sim_ofd, link)->lease != F_UNLCK)
 			return pl_container(pos, struct sim_ofd, link);
 	return NULL;

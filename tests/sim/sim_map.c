@@ -20,7 +20,7 @@ struct sim_map *sim_map_at(uintptr_t addr)
 	struct pl_list *pos;
 	struct sim_map *m;
 
-	pl_list_for_each(pos, &sim.maps) {
+	pl_list_for_each (pos, &sim.maps) {
 		m = pl_container(pos, struct sim_map, link);
 		if (addr >= m->start && addr < m->end)
 			return m;
@@ -55,7 +55,7 @@ static void map_cut(uintptr_t start, uintptr_t end)
 	struct pl_list *pos, *tmp;
 	struct sim_map *m;
 
-	pl_list_for_each_safe(pos, tmp, &sim.maps) {
+	pl_list_for_each_safe (pos, tmp, &sim.maps) {
 		m = pl_container(pos, struct sim_map, link);
 		if (m->end <= start || m->start >= end)
 			continue;
@@ -116,7 +116,8 @@ int pl_sys_unmap(void *addr, size_t len)
 
 int pl_sys_advise(void *addr, size_t len, int advice)
 {
-	unsigned int blocks = advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE ? SIM_BLOCKING : 0;
+	unsigned int blocks =
+		advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE ? SIM_BLOCKING : 0;
 	int r = sim_enter("advise", SIM_MEMORY | SIM_STEP | blocks);
 	struct sim_map *m;
 
@@ -149,13 +150,16 @@ int pl_sys_each_mapping(int (*fn)(void *arg, const struct pl_sys_mapping *m), vo
 	while (!r && found) {
 		found = false;
 		sim_lock();
-		pl_list_for_each(pos, &sim.maps) {
+		pl_list_for_each (pos, &sim.maps) {
 			m = pl_container(pos, struct sim_map, link);
 			if (m->start < out.end || found)
 				continue;
 			found = true;
-			out = (struct pl_sys_mapping){ .start = m->start, .end = m->end, .off = m->off,
-						       .prot = m->prot, .shared = m->ofd != NULL };
+			out = (struct pl_sys_mapping){ .start = m->start,
+						       .end = m->end,
+						       .off = m->off,
+						       .prot = m->prot,
+						       .shared = m->ofd != NULL };
 			if (m->ofd) {
 				out.dev = m->ofd->inode->dev;
 				out.ino = m->ofd->inode->ino;

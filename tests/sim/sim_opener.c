@@ -11,9 +11,9 @@
 #include "sim_private.h"
 
 struct sim_opener {
-	struct pl_list link, blocked;	/* sim.openers, inode->openers */
+	struct pl_list link, blocked; /* sim.openers, inode->openers */
 	struct sim_inode *inode;
-	struct sim_ofd *ofd;		/* counts as open while it is blocked, as in do_dentry_open() */
+	struct sim_ofd *ofd; /* counts as open while it is blocked, as in do_dentry_open() */
 	pid_t pid;
 	int flags, ret;
 	bool writer, truncates, by_path, done, expired;
@@ -41,7 +41,7 @@ static uint64_t opener_due(const struct sim_opener *o)
 	struct pl_list *pos;
 	uint64_t due = 0, one;
 
-	pl_list_for_each(pos, &o->inode->ofds) {
+	pl_list_for_each (pos, &o->inode->ofds) {
 		ofd = pl_container(pos, struct sim_ofd, link);
 		one = pl_min_u64(ofd->unlock_pending ? ofd->break_due : SIM_NEVER,
 				 ofd->downgrade_pending ? ofd->downgrade_due : SIM_NEVER);
@@ -60,7 +60,7 @@ void sim_opener_look(struct sim_inode *inode)
 
 	while (again) {
 		again = false;
-		pl_list_for_each(pos, &inode->openers) {
+		pl_list_for_each (pos, &inode->openers) {
 			o = pl_container(pos, struct sim_opener, blocked);
 			if (sim_break_lease(inode, o->writer, o->pid))
 				continue;
@@ -77,7 +77,7 @@ uint64_t sim_opener_next(void)
 	struct pl_list *pos;
 	uint64_t next = SIM_NEVER;
 
-	pl_list_for_each(pos, &sim.openers) {
+	pl_list_for_each (pos, &sim.openers) {
 		o = pl_container(pos, struct sim_opener, link);
 		if (!o->done)
 			next = pl_min_u64(next, opener_due(o));
@@ -90,7 +90,7 @@ void sim_opener_fire(void)
 	struct sim_opener *o;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.openers) {
+	pl_list_for_each (pos, &sim.openers) {
 		o = pl_container(pos, struct sim_opener, link);
 		if (o->done || opener_due(o) > sim.now)
 			continue;
@@ -129,7 +129,8 @@ static struct sim_opener *opener_start(struct sim_opener *o, const char *path)
 struct sim_opener *sim_open(const char *path, int flags)
 {
 	/* O_RDONLY|O_TRUNC breaks as a reader does: it truncates once it has been let in. */
-	struct sim_opener o = { .flags = flags, .writer = (flags & O_ACCMODE) != O_RDONLY,
+	struct sim_opener o = { .flags = flags,
+				.writer = (flags & O_ACCMODE) != O_RDONLY,
 				.truncates = flags & O_TRUNC };
 
 	return opener_start(&o, path);
@@ -137,7 +138,9 @@ struct sim_opener *sim_open(const char *path, int flags)
 
 struct sim_opener *sim_truncate(const char *path, uint64_t len)
 {
-	struct sim_opener o = { .flags = O_WRONLY, .writer = true, .truncates = true, .by_path = true, .len = len };
+	struct sim_opener o = {
+		.flags = O_WRONLY, .writer = true, .truncates = true, .by_path = true, .len = len
+	};
 
 	return opener_start(&o, path);
 }
@@ -214,7 +217,7 @@ struct sim_ofd *sim_opener_ofd(pid_t pid)
 {
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.openers)
+	pl_list_for_each (pos, &sim.openers)
 		if (pl_container(pos, struct sim_opener, link)->pid == pid)
 			return pl_container(pos, struct sim_opener, link)->ofd;
 	return NULL;

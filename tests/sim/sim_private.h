@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the parts of the simulation share. Everything is under sim.lock, a leaf of all locks of the library. */
+/* What the parts of the simulation share. Everything is under sim.lock, a leaf of all locks of the library.
+ */
 #ifndef PL_SIM_PRIVATE_H
 #define PL_SIM_PRIVATE_H
 
@@ -15,7 +16,7 @@
 #include "verbs.h"
 
 #define SIM_FDS	    4096
-#define SIM_SIGNALS 4096	/* at most queued on one thread */
+#define SIM_SIGNALS 4096 /* at most queued on one thread */
 
 struct sim_signals {
 	siginfo_t queue[SIM_SIGNALS];
@@ -28,11 +29,11 @@ struct sim_thread {
 	pid_t tid;
 	void *(*fn)(void *arg);
 	void *arg;
-	bool ours;			/* a test's, not the library's */
+	bool ours; /* a test's, not the library's */
 	bool exited, waiting, awake, settling;
-	bool late;			/* woken while stopped */
-	const void *on;			/* what it waits for */
-	uint64_t until, since;		/* since: a number of the wait, for first come, first served */
+	bool late;	       /* woken while stopped */
+	const void *on;	       /* what it waits for */
+	uint64_t until, since; /* since: a number of the wait, for first come, first served */
 	pthread_cond_t cv;
 	struct sim_signals *signals;
 };
@@ -43,32 +44,32 @@ struct sim_inode {
 	struct pl_list link;
 	uint64_t dev, ino;
 	char path[PATH_MAX];
-	struct pl_list ofds, openers;	/* openers: those that are blocked */
+	struct pl_list ofds, openers; /* openers: those that are blocked */
 };
 
 /* An open file description. The library's and the test's own; openers have one each, too. */
 struct sim_ofd {
-	struct pl_list link;		/* inode->ofds */
+	struct pl_list link; /* inode->ofds */
 	struct sim_inode *inode;
-	int flags;			/* of open() */
-	unsigned int refs;		/* descriptors, mappings, anchors, an opener */
-	int lease;			/* F_UNLCK: none */
+	int flags;	   /* of open() */
+	unsigned int refs; /* descriptors, mappings, anchors, an opener */
+	int lease;	   /* F_UNLCK: none */
 	bool unlock_pending, downgrade_pending;
-	uint64_t break_due, downgrade_due;	/* SIM_NEVER: no limit */
+	uint64_t break_due, downgrade_due; /* SIM_NEVER: no limit */
 	int told_fd, signo;
 	pid_t owner;
-	bool armed_once;		/* the guard is not optional on this one */
-	bool downgraded;		/* a reader's break expired: the reader is in */
-	bool expired_unlock;		/* a writer's did, and nobody has been told yet */
-	bool foreign;			/* an opener's */
+	bool armed_once;     /* the guard is not optional on this one */
+	bool downgraded;     /* a reader's break expired: the reader is in */
+	bool expired_unlock; /* a writer's did, and nobody has been told yet */
+	bool foreign;	     /* an opener's */
 };
 
 struct sim_map {
-	struct pl_list link;		/* by address */
+	struct pl_list link; /* by address */
 	uintptr_t start, end;
 	uint64_t off;
 	int prot;
-	struct sim_ofd *ofd;		/* NULL: anonymous */
+	struct sim_ofd *ofd; /* NULL: anonymous */
 };
 
 struct sim_mr {
@@ -91,7 +92,7 @@ struct sim_kernel {
 	unsigned int running;
 	struct pl_list threads;
 	pid_t next_tid;
-	struct sim_thread *stopped;	/* the process is, all but this thread */
+	struct sim_thread *stopped; /* the process is, all but this thread */
 	/* sim_file.c */
 	struct sim_ofd *fd_ofd[SIM_FDS];
 	enum sim_fd_kind fd_kind[SIM_FDS];
@@ -101,7 +102,7 @@ struct sim_kernel {
 	uint64_t memlock;
 	/* sim_lease.c */
 	unsigned int break_time_s, breaks;
-	struct pl_list openers;		/* all */
+	struct pl_list openers; /* all */
 	pid_t next_pid;
 	/* sim_signal.c */
 	unsigned int signal_room, signals_pending, signals_lost;
@@ -136,9 +137,9 @@ static inline void sim_unlock(void)
 /* All that follows is called locked, unless it says otherwise. */
 
 /* sim_clock.c */
-int sim_wait(const void *on, uint64_t until);	/* 0 woken, -ETIMEDOUT; drops the lock meanwhile */
+int sim_wait(const void *on, uint64_t until); /* 0 woken, -ETIMEDOUT; drops the lock meanwhile */
 void sim_wake(const void *on, bool all);
-void sim_attach_main(void);			/* not locked */
+void sim_attach_main(void); /* not locked */
 struct sim_thread *sim_thread_find(pid_t tid);
 void sim_clock_reset(void);
 
@@ -151,27 +152,27 @@ struct sim_inode *sim_inode_get(uint64_t dev, uint64_t ino);
 struct sim_inode *sim_inode_of(const char *path);
 struct sim_ofd *sim_ofd_new(struct sim_inode *inode, int flags);
 void sim_ofd_put(struct sim_ofd *ofd);
-struct sim_ofd *sim_ofd_of(int fd);		/* NULL: no such descriptor */
+struct sim_ofd *sim_ofd_of(int fd); /* NULL: no such descriptor */
 void sim_fd_set(int fd, enum sim_fd_kind kind, struct sim_ofd *ofd);
-void sim_file_reset(void);			/* not locked */
+void sim_file_reset(void); /* not locked */
 
 /* sim_map.c */
 struct sim_map *sim_map_at(uintptr_t addr);
 
 /* sim_lease.c */
 void sim_inode_time_out(struct sim_inode *inode);
-void sim_inode_wake(struct sim_inode *inode);	/* a lease changed: openers look again */
+void sim_inode_wake(struct sim_inode *inode); /* a lease changed: openers look again */
 void sim_ofd_drop_lease(struct sim_ofd *ofd);
-void sim_lease_reset(void);			/* not locked */
+void sim_lease_reset(void); /* not locked */
 
 /* sim_opener.c */
-bool sim_break_lease(struct sim_inode *inode, bool writer, pid_t pid);	/* true: has to wait */
+bool sim_break_lease(struct sim_inode *inode, bool writer, pid_t pid); /* true: has to wait */
 void sim_opener_look(struct sim_inode *inode);
 uint64_t sim_opener_next(void);
-void sim_opener_fire(void);			/* what has become due */
+void sim_opener_fire(void); /* what has become due */
 void sim_opener_reset(void);
-int sim_opener_fd_flags(pid_t pid);		/* -1: no such process */
-int sim_opener_each(int (*fn)(void *arg, int pid), void *arg);	/* not locked */
+int sim_opener_fd_flags(pid_t pid);			       /* -1: no such process */
+int sim_opener_each(int (*fn)(void *arg, int pid), void *arg); /* not locked */
 struct sim_ofd *sim_opener_ofd(pid_t pid);
 
 /* sim_signal.c */
@@ -181,7 +182,7 @@ void sim_signal_reset(void);
 /* sim_verbs.c */
 uint64_t sim_dma_next(void);
 void sim_dma_fire(void);
-void sim_verbs_reset(void);			/* not locked */
+void sim_verbs_reset(void); /* not locked */
 
 /* sim_judge.c */
 __attribute__((format(printf, 2, 3))) void sim_violate(const char *rule, const char *fmt, ...);

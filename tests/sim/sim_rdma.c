@@ -52,7 +52,8 @@ int pl_verbs_query_port(struct ibv_context *context, uint8_t port, struct ibv_po
 	(void)context;
 	(void)port;
 	if (!r)
-		*attr = (struct ibv_port_attr){ .state = IBV_PORT_ACTIVE, .active_mtu = IBV_MTU_1024,
+		*attr = (struct ibv_port_attr){ .state = IBV_PORT_ACTIVE,
+						.active_mtu = IBV_MTU_1024,
 						.link_layer = IBV_LINK_LAYER_INFINIBAND };
 	return r;
 }

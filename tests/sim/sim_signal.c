@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Signals: queues of a limited length, directed at a thread or at the process. send_sigio_to_task() of fs/fcntl.c. */
+/* Signals: queues of a limited length, directed at a thread or at the process. send_sigio_to_task() of
+ * fs/fcntl.c. */
 #include <errno.h>
 #include <poll.h>
 
@@ -70,7 +71,7 @@ void sim_signal_holder(const char *path, int fd)
 
 	sim_lock();
 	inode = sim_inode_of(path);
-	pl_list_for_each(pos, &inode->ofds) {
+	pl_list_for_each (pos, &inode->ofds) {
 		ofd = pl_container(pos, struct sim_ofd, link);
 		if (ofd->lease != F_UNLCK)
 			signal_send(ofd, fd);
@@ -87,7 +88,7 @@ void sim_signal_process(int signo, int fd)
 	info.si_fd = fd;
 	sim_lock();
 	queue_put(&sim.process, &info);
-	pl_list_for_each(pos, &sim.threads) {
+	pl_list_for_each (pos, &sim.threads) {
 		t = pl_container(pos, struct sim_thread, link);
 		sim_wake(t->signals, true);
 	}
@@ -158,7 +159,7 @@ int pl_sys_signal_thread(pthread_t thread, int signo)
 		return r;
 	sim_lock();
 	r = -ESRCH;
-	pl_list_for_each(pos, &sim.threads) {
+	pl_list_for_each (pos, &sim.threads) {
 		t = pl_container(pos, struct sim_thread, link);
 		if (!pthread_equal(t->pthread, thread))
 			continue;

@@ -47,7 +47,7 @@ void sim_verbs_reset(void)
 		pl_list_init(&sim.devices);
 		pl_list_init(&sim.mrs);
 	}
-	pl_list_for_each_safe(pos, tmp, &sim.devices) {
+	pl_list_for_each_safe (pos, tmp, &sim.devices) {
 		d = pl_container(pos, struct sim_device, link);
 		close(d->context.cmd_fd);
 		close(d->context.async_fd);
@@ -89,7 +89,7 @@ struct sim_mr *sim_mr_find(uint32_t key)
 {
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &sim.mrs)
+	pl_list_for_each (pos, &sim.mrs)
 		if (pl_container(pos, struct sim_mr, link)->mr.rkey == key)
 			return pl_container(pos, struct sim_mr, link);
 	return NULL;
@@ -180,7 +180,8 @@ int pl_verbs_dereg_mr(struct ibv_mr *ibmr)
 /* The peer's writes */
 
 /* Not the sanitizer's business: the device's stores race with whoever reads the memory, by nature. */
-__attribute__((no_sanitize("thread"))) static void dma_copy(unsigned char *to, const unsigned char *from, size_t n)
+__attribute__((no_sanitize("thread"))) static void dma_copy(unsigned char *to, const unsigned char *from,
+							    size_t n)
 {
 	volatile unsigned char *at = to;
 	size_t i;
@@ -203,7 +204,8 @@ void sim_memory_write(uintptr_t addr, const void *data, size_t len)
 		if (!m)
 			sim_die("DMA to memory that is not there");
 		sim_judge_dma(m);
-		if (m->ofd && (stat(m->ofd->inode->path, &st) || m->off + (addr - m->start) >= (uint64_t)st.st_size))
+		if (m->ofd &&
+		    (stat(m->ofd->inode->path, &st) || m->off + (addr - m->start) >= (uint64_t)st.st_size))
 			continue;
 		dma_copy((unsigned char *)addr, from, n);
 	}
@@ -248,11 +250,17 @@ void sim_dma_fire(void)
 	}
 }
 
-void sim_dma_write(struct sim_dma *d, uint32_t rkey, uint64_t iova, uint32_t len, unsigned int seed, uint64_t after)
+void sim_dma_write(struct sim_dma *d, uint32_t rkey, uint64_t iova, uint32_t len, unsigned int seed,
+		   uint64_t after)
 {
 	sim_lock();
-	*d = (struct sim_dma){ .next = sim.dma, .state = SIM_DMA_PENDING, .rkey = rkey, .iova = iova, .len = len,
-			       .seed = seed, .due = sim.now + after };
+	*d = (struct sim_dma){ .next = sim.dma,
+			       .state = SIM_DMA_PENDING,
+			       .rkey = rkey,
+			       .iova = iova,
+			       .len = len,
+			       .seed = seed,
+			       .due = sim.now + after };
 	sim.dma = d;
 	sim_dma_fire();
 	sim_unlock();

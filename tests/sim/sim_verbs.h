@@ -15,7 +15,7 @@ struct sim_device {
 };
 
 struct sim_device *sim_device_of(struct ibv_context *context);
-struct sim_mr *sim_mr_find(uint32_t key);			/* locked */
-void sim_memory_write(uintptr_t addr, const void *data, size_t len);	/* locked; as the device does it */
+struct sim_mr *sim_mr_find(uint32_t key);			     /* locked */
+void sim_memory_write(uintptr_t addr, const void *data, size_t len); /* locked; as the device does it */
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "world.h"
 
-#define SHORT_NS SIM_MS	/* nobody is waited for */
+#define SHORT_NS SIM_MS /* nobody is waited for */
 
 static void test_idle_lease(struct world *w)
 {
@@ -98,7 +98,9 @@ static void test_last_end_on_another_thread(struct world *w)
 	world_lease(w, 0, WORLD_SIZE, NULL);
 	gen = world_begin(w->lease[0], 7);
 	for (i = 0; i < 3; i++) {
-		e[i] = (struct ender){ .lease = w->lease[0], .gen = gen, .n = i + 1, .after = (i + 1) * 30 * SIM_MS };
+		e[i] = (struct ender){
+			.lease = w->lease[0], .gen = gen, .n = i + 1, .after = (i + 1) * 30 * SIM_MS
+		};
 		t[i] = sim_thread_start(end_later, &e[i]);
 	}
 	pinlease_dma_end(w->lease[0], 1, gen);
@@ -295,7 +297,8 @@ static void test_ack_that_never_comes(struct world *w)
 	world_close(w);
 }
 
-/* One lease of the file is idle, the other one stuck: the first is fenced at once, the guard goes at the deadline. */
+/* One lease of the file is idle, the other one stuck: the first is fenced at once, the guard goes at the
+ * deadline. */
 static void test_two_leases_one_stuck(struct world *w)
 {
 	struct pinlease *idle, *stuck;
@@ -324,7 +327,8 @@ static void test_two_leases_one_stuck(struct world *w)
 	world_close(w);
 }
 
-/* Nobody reads the events of two breaks: one of each kind, the newest, in the order of the last occurrence. */
+/* Nobody reads the events of two breaks: one of each kind, the newest, in the order of the last occurrence.
+ */
 static void test_events_coalesce(struct world *w)
 {
 	struct pinlease *lease;
@@ -410,6 +414,46 @@ static void test_several_registrations(struct world *w)
 	world_close(w);
 }
 
+static void *release_it(void *arg)
+{
+	assert_int_equal(pinlease_release(arg), 0);
+	return NULL;
+}
+
+/* A release waits for its drain as long as the application allowed; the kernel does not. */
+static void test_break_during_release(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_thread *t;
+
+	sim_break_time(2);
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &(struct pinlease_opts){ .deadline_ms = 60000 });
+	world_begin(lease, 1);
+	sim_sleep(SIM_S);
+	t = sim_thread_start(release_it, lease);
+	sim_sleep(5 * SIM_S);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), 2 * SIM_S);
+	sim_thread_join(t);
+	world_forget(w, lease);
+	/* The release was the application's own: there is nobody to tell. */
+	world_no_event(w);
+	world_close(w);
+}
+
+/* An idle lease's release does not wait, nor does anybody wait for it. */
+static void test_release_then_break(struct world *w)
+{
+	world_open(w, PINLEASE_WRITE);
+	world_lease(w, 0, WORLD_SIZE, NULL);
+	assert_int_equal(pinlease_release(w->lease[0]), 0);
+	world_forget(w, w->lease[0]);
+	assert_int_equal(sim_mrs(), 0);
+	assert_int_equal(sim_lease(w->path), F_WRLCK);
+	world_opener_in(sim_truncate(w->path, 0), SHORT_NS);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -432,6 +476,8 @@ int main(void)
 		world_test(test_lease_without_registration),
 		world_test(test_file_without_leases),
 		world_test(test_several_registrations),
+		world_test(test_break_during_release),
+		world_test(test_release_then_break),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);

@@ -78,12 +78,14 @@ static void test_allocate(struct world *w)
 	assert_int_equal(pinlease_file_allocate(w->file, 0, 0, 2 * WORLD_SIZE), 0);
 	assert_int_equal(pinlease_file_allocate(w->file, FALLOC_FL_KEEP_SIZE, 0, WORLD_SIZE), 0);
 	/* Between the two. */
-	assert_int_equal(pinlease_file_allocate(w->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4 * SIM_PAGE,
-						4 * SIM_PAGE), 0);
+	assert_int_equal(pinlease_file_allocate(w->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+						4 * SIM_PAGE, 4 * SIM_PAGE),
+			 0);
 	no_break_of(w, low);
 	no_break_of(w, high);
 	assert_int_equal(pinlease_file_allocate(w->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-						8 * SIM_PAGE + 100, 200), 0);
+						8 * SIM_PAGE + 100, 200),
+			 0);
 	no_break_of(w, low);
 	assert_int_equal(world_info(high).gen, 2);
 	/* Moves all that follows, though tmpfs will not do it: restored all the same. */
@@ -119,8 +121,9 @@ static void test_opened_for_reading(struct world *w)
 	world_open(w, PINLEASE_READ);
 	lease = world_lease(w, 0, WORLD_SIZE, NULL);
 	assert_int_equal(pinlease_file_truncate(w->file, 0), -EINVAL);
-	assert_int_equal(pinlease_file_allocate(w->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SIM_PAGE),
-			 -EBADF);
+	assert_int_equal(
+		pinlease_file_allocate(w->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SIM_PAGE),
+		-EBADF);
 	assert_int_equal(world_info(lease).breaks, 0);
 	assert_int_equal(world_state(lease), PINLEASE_ACTIVE);
 	world_close(w);
@@ -270,7 +273,8 @@ static void *change_now(void *arg)
 	return NULL;
 }
 
-/* Somebody comes while the change is under way: all leases are broken, those of the change come back with them. */
+/* Somebody comes while the change is under way: all leases are broken, those of the change come back with
+ * them. */
 static void test_break_from_outside_in_the_middle(struct world *w)
 {
 	struct pinlease *low, *high;

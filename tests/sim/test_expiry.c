@@ -81,6 +81,36 @@ static void test_stopped_with_a_reader(struct world *w)
 	world_close(w);
 }
 
+/* Written in time, but let go too late, with a reader inside since: nobody can tell what it saw. */
+static void test_written_in_time_and_let_go_late(struct world *w)
+{
+	struct pinlease *memory;
+	struct pinlease_event ev;
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	memory = world_lease(w, 8 * SIM_PAGE, 4 * SIM_PAGE,
+			     &(struct pinlease_opts){ .mode = PINLEASE_MODE_STAGED, .pd = WORLD_NO_PD });
+	world_lease(w, 0, 4 * SIM_PAGE, NULL);
+	pinlease_dma_end(memory, 1, world_begin(memory, 1));
+	sim_fill(world_view(memory).addr, 4 * SIM_PAGE, 34);
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	o = sim_open(w->path, O_RDONLY);
+	sim_sleep(SIM_S);
+	assert_true(sim_file_is(w->path, 8 * SIM_PAGE, 4 * SIM_PAGE, 34));
+	sim_sleep(LIMIT);
+	assert_true(sim_opener_expired(o));
+	sim_opener_end(o);
+	sim_clear();
+	world_reach(memory, PINLEASE_LOST);
+	world_event(w, PINLEASE_EV_BREAK);
+	ev = world_event(w, PINLEASE_EV_LOST);
+	assert_ptr_equal(ev.lease, memory);
+	assert_int_equal(ev.err, -ETIME);
+	assert_int_equal(ev.lost_bytes, 0);
+	world_close(w);
+}
+
 static void test_stopped_staged_data_is_kept(struct world *w)
 {
 	const char *other = sim_file("other", 0);
@@ -367,7 +397,8 @@ static void test_dereg_fails_and_the_kernel_waits_for_ever(struct world *w)
 	world_close(w);
 }
 
-/* The application closed the library's descriptor: the mapping keeps the lease, and no number can release it. */
+/* The application closed the library's descriptor: the mapping keeps the lease, and no number can release it.
+ */
 static void test_descriptor_closed_under_us(struct world *w)
 {
 	struct pinlease_why why = { .reason = 0 };
@@ -423,6 +454,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		world_test(test_stopped_with_a_writer),
 		world_test(test_stopped_with_a_reader),
+		world_test(test_written_in_time_and_let_go_late),
 		world_test(test_stopped_staged_data_is_kept),
 		world_test(test_stopped_and_continued_in_time),
 		world_test(test_stopped_in_sync),

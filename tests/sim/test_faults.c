@@ -24,8 +24,8 @@ struct life {
 	struct pinlease *lease;
 	struct ibv_pd *pd;
 	const char *path;
-	int err;		/* the last one anybody was told */
-	bool quiet;		/* nobody may be told anything */
+	int err;    /* the last one anybody was told */
+	bool quiet; /* nobody may be told anything */
 };
 
 static void told(struct life *l, const char *by, int r)
@@ -92,10 +92,12 @@ static void life_end(struct life *l)
 }
 
 /* Once through all of it; false: it was over before the nth call. */
-static bool life_once(const struct pinlease_opts *o, const char *call, unsigned int classes, unsigned int n, int err,
-		      unsigned int times, bool quiet)
+static bool life_once(const struct pinlease_opts *o, const char *call, unsigned int classes, unsigned int n,
+		      int err, unsigned int times, bool quiet)
 {
-	struct life l = { .pd = sim_device(SIM_ODP_NONE), .path = sim_file("file", WORLD_SIZE), .quiet = quiet };
+	struct life l = { .pd = sim_device(SIM_ODP_NONE),
+			  .path = sim_file("file", WORLD_SIZE),
+			  .quiet = quiet };
 	unsigned int before = sim_faults();
 
 	if (call)
@@ -138,17 +140,43 @@ static const struct {
 	const char *call;
 	int err;
 } errors[] = {
-	{ "open", -EINTR }, { "open", -ENFILE }, { "get_flags", -EBADF }, { "anchor_new", -ETOOMANYREFS },
-	{ "set_lease", -EAGAIN }, { "set_lease", -EINVAL }, { "set_lease", -ENOLCK },
-	{ "set_signal", -EINVAL }, { "set_owner", -ESRCH }, { "pread", -EIO }, { "pwrite", -EIO },
-	{ "pwrite", -ENOSPC }, { "pwrite", -EDQUOT }, { "allocate", -ENOSPC }, { "allocate", -EOPNOTSUPP },
-	{ "datasync", -EIO }, { "msync", -EIO }, { "truncate", -EIO }, { "map", -ENOMEM },
-	{ "map", -EAGAIN }, { "advise", -EFAULT }, { "advise", -EINVAL }, { "advise", -EHWPOISON },
-	{ "reg_mr", -EFAULT }, { "reg_mr", -EOPNOTSUPP }, { "reg_mr", -EINVAL }, { "reg_mr", -EPERM },
-	{ "dereg_mr", -EBUSY }, { "dereg_mr", -EINVAL }, { "dereg_mr", -EIO }, { "read_text", -EACCES },
+	{ "open", -EINTR },
+	{ "open", -ENFILE },
+	{ "get_flags", -EBADF },
+	{ "anchor_new", -ETOOMANYREFS },
+	{ "set_lease", -EAGAIN },
+	{ "set_lease", -EINVAL },
+	{ "set_lease", -ENOLCK },
+	{ "set_signal", -EINVAL },
+	{ "set_owner", -ESRCH },
+	{ "pread", -EIO },
+	{ "pwrite", -EIO },
+	{ "pwrite", -ENOSPC },
+	{ "pwrite", -EDQUOT },
+	{ "allocate", -ENOSPC },
+	{ "allocate", -EOPNOTSUPP },
+	{ "datasync", -EIO },
+	{ "msync", -EIO },
+	{ "truncate", -EIO },
+	{ "map", -ENOMEM },
+	{ "map", -EAGAIN },
+	{ "advise", -EFAULT },
+	{ "advise", -EINVAL },
+	{ "advise", -EHWPOISON },
+	{ "reg_mr", -EFAULT },
+	{ "reg_mr", -EOPNOTSUPP },
+	{ "reg_mr", -EINVAL },
+	{ "reg_mr", -EPERM },
+	{ "dereg_mr", -EBUSY },
+	{ "dereg_mr", -EINVAL },
+	{ "dereg_mr", -EIO },
+	{ "read_text", -EACCES },
 	{ "stat", -EIO },
-	{ "thread_new", -EAGAIN }, { "event_new", -EMFILE }, { "wait_signal", -EAGAIN },
-	{ "get_seals", -EINVAL }, { "signal_thread", -EAGAIN },
+	{ "thread_new", -EAGAIN },
+	{ "event_new", -EMFILE },
+	{ "wait_signal", -EAGAIN },
+	{ "get_seals", -EINVAL },
+	{ "signal_thread", -EAGAIN },
 };
 
 static void test_errors(struct world *w)

@@ -210,7 +210,8 @@ static void reach_up(struct reach *r)
 	r->fd = take(r->path, O_RDWR, F_WRLCK);
 	assert_int_equal(pl_sys_map(NULL, 4 * SIM_PAGE, PROT_READ | PROT_WRITE, r->fd, 0, &r->addr), 0);
 	assert_int_equal(pl_verbs_reg_mr(sim_device(SIM_ODP_NONE), r->addr, 4 * SIM_PAGE, 0,
-					 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE, &r->mr), 0);
+					 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE, &r->mr),
+			 0);
 }
 
 static void reach_down(struct reach *r)

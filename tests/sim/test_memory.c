@@ -21,12 +21,12 @@ static const struct pinlease_opts automatic = { .flags = PINLEASE_L_MANUAL };
 struct scarce {
 	const char *name;
 	void (*prepare)(struct world *w, const struct pinlease_opts *o);
-	int (*call)(struct world *w, const struct pinlease_opts *o);	/* 0 or -ENOMEM */
-	unsigned int least;		/* it allocates so often at least */
+	int (*call)(struct world *w, const struct pinlease_opts *o); /* 0 or -ENOMEM */
+	unsigned int least;					     /* it allocates so often at least */
 };
 
-static bool scarce_once(struct world *w, const struct scarce *s, const struct pinlease_opts *o, unsigned int n,
-			unsigned int times)
+static bool scarce_once(struct world *w, const struct scarce *s, const struct pinlease_opts *o,
+			unsigned int n, unsigned int times)
 {
 	unsigned int before;
 	bool hit;
@@ -59,7 +59,8 @@ static void scarce_through(struct world *w, const struct scarce *s, const struct
 	for (times = 0; times < 2; times++) {
 		for (n = 1; scarce_once(w, s, o, n, times); n++)
 			assert_in_range(n, 1, MANY);
-		print_message("%s: %u allocations, failing %s\n", s->name, n - 1, times ? "once" : "for ever");
+		print_message("%s: %u allocations, failing %s\n", s->name, n - 1,
+			      times ? "once" : "for ever");
 		assert_in_range(n, s->least + 1, MANY);
 	}
 }
@@ -426,7 +427,8 @@ static int cold_start(void **state)
 		sim_fail_class(SIM_MEMORY, n, -ENOMEM, 0);
 		if (!pinlease_ctx_new(NULL, &ctx) &&
 		    !pinlease_file_open(ctx, sim_file("file", WORLD_SIZE), NULL, NULL, &file) &&
-		    !pinlease_acquire(file, 0, WORLD_SIZE, &o, NULL, &lease) && !pinlease_dma_begin(lease, 1, &gen)) {
+		    !pinlease_acquire(file, 0, WORLD_SIZE, &o, NULL, &lease) &&
+		    !pinlease_dma_begin(lease, 1, &gen)) {
 			pinlease_dma_end(lease, 1, gen);
 			n = MANY;
 		}
@@ -441,16 +443,11 @@ static int cold_start(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		world_test(test_ctx_new),
-		world_test(test_file_open),
-		world_test(test_acquire),
-		world_test(test_data_check),
-		world_test(test_mr_add),
-		world_test(test_restore),
-		world_test(test_break),
-		world_test(test_what_needs_no_memory),
-		world_test(test_own_truncate),
-		world_test(test_account),
+		world_test(test_ctx_new),      world_test(test_file_open),
+		world_test(test_acquire),      world_test(test_data_check),
+		world_test(test_mr_add),       world_test(test_restore),
+		world_test(test_break),	       world_test(test_what_needs_no_memory),
+		world_test(test_own_truncate), world_test(test_account),
 	};
 
 	return cmocka_run_group_tests(tests, cold_start, NULL);

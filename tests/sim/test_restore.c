@@ -283,7 +283,8 @@ static void test_registration_fails(struct world *w)
 	world_close(w);
 }
 
-/* The second of two registrations fails, and then the first will not go: it may be reached, so the guard stays. */
+/* The second of two registrations fails, and then the first will not go: it may be reached, so the guard
+ * stays. */
 static void test_registration_fails_and_dereg_too(struct world *w)
 {
 	struct sim_opener *o;

@@ -9,9 +9,9 @@
 #include "sys.h"
 #include "world.h"
 
-#define SHORT_NS    SIM_MS
-#define SLOW_PASS   (500 * SIM_MS)
-#define FILES	    100
+#define SHORT_NS  SIM_MS
+#define SLOW_PASS (500 * SIM_MS)
+#define FILES	  100
 
 static void test_signal_lost(struct world *w)
 {
@@ -37,8 +37,11 @@ struct many {
 
 static void many_open(struct world *w, struct many *m)
 {
-	struct pinlease_opts o = { .size = sizeof(o), .mode = PINLEASE_MODE_STAGED, .flags = PINLEASE_L_MANUAL,
-				   .pd = w->pd, .ibv_access = IBV_ACCESS_REMOTE_WRITE };
+	struct pinlease_opts o = { .size = sizeof(o),
+				   .mode = PINLEASE_MODE_STAGED,
+				   .flags = PINLEASE_L_MANUAL,
+				   .pd = w->pd,
+				   .ibv_access = IBV_ACCESS_REMOTE_WRITE };
 	char name[16];
 	int i;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* I4 for staged memory: what was written is in the file when the opener goes on, or an event says it is not. */
+/* I4 for staged memory: what was written is in the file when the opener goes on, or an event says it is not.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
@@ -85,7 +86,8 @@ static void test_written_after_the_fence(struct world *w)
 
 static void test_nothing_written_nothing_to_write(struct world *w)
 {
-	const struct pinlease_opts o = { .mode = PINLEASE_MODE_STAGED, .flags = PINLEASE_L_MANUAL,
+	const struct pinlease_opts o = { .mode = PINLEASE_MODE_STAGED,
+					 .flags = PINLEASE_L_MANUAL,
 					 .ibv_access = IBV_ACCESS_LOCAL_WRITE };
 
 	world_open(w, PINLEASE_WRITE);
@@ -131,7 +133,8 @@ static void test_full_disk_then_save_and_restore(struct world *w)
 	struct sim_opener *o;
 
 	world_open(w, PINLEASE_WRITE);
-	lease = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &(struct pinlease_opts){ .mode = PINLEASE_MODE_STAGED });
+	lease = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
+	assert_int_equal(pinlease_mark_dirty(lease, 0, 4 * SIM_PAGE), 0);
 	lose_to_a_full_disk(w, lease);
 	/* A restore that does not get the guard keeps what there is to save. */
 	o = sim_open(w->path, O_RDONLY);
@@ -141,6 +144,7 @@ static void test_full_disk_then_save_and_restore(struct world *w)
 	assert_true(sim_file_is(other, 4 * SIM_PAGE, 3 * SIM_PAGE, 15));
 	save_to(lease, other, 0);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	assert_int_equal(world_info(lease).dirty_bytes, 0);
 	save_to(lease, other, -EAGAIN);
 	assert_int_equal(world_event(w, PINLEASE_EV_RESTORED).gen, 2);
 	/* The file is the truth again. */
@@ -197,7 +201,8 @@ static void test_release_writes_back(struct world *w)
 	world_close(w);
 }
 
-/* A disk so slow that the kernel would not wait: writeback ends in time, the opener gets in, the rest is kept. */
+/* A disk so slow that the kernel would not wait: writeback ends in time, the opener gets in, the rest is
+ * kept. */
 static void test_writeback_stops_before_the_limit(struct world *w)
 {
 	const char *other = sim_file("other", 0);

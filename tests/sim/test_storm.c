@@ -17,10 +17,10 @@
 #include "world.h"
 
 #define LEASES	  3
-#define PAGES	  4u			/* of each lease, one thread each lease */
+#define PAGES	  4u /* of each lease, one thread each lease */
 #define LASTS	  (3 * SIM_S)
 #define OPENERS	  8
-#define OPENER_NS (2 * SIM_S)		/* the longest deadline, and what may come on top of it */
+#define OPENER_NS (2 * SIM_S) /* the longest deadline, and what may come on top of it */
 
 struct dice {
 	uint64_t state;
@@ -39,7 +39,7 @@ struct writer {
 	struct pinlease *lease;
 	struct dice dice;
 	_Atomic bool stop;
-	unsigned int landed[PAGES];	/* the last seed that landed in each page */
+	unsigned int landed[PAGES]; /* the last seed that landed in each page */
 	unsigned int writes;
 };
 
@@ -49,10 +49,10 @@ struct storm {
 	struct writer writer[LEASES];
 	struct sim_thread *thread[LEASES];
 	struct sim_opener *opener[OPENERS];
-	uint64_t leaves[OPENERS];	/* when the opener closes */
-	bool killed[OPENERS];		/* or is killed, wherever it is then */
+	uint64_t leaves[OPENERS]; /* when the opener closes */
+	bool killed[OPENERS];	  /* or is killed, wherever it is then */
 	bool lost[LEASES];
-	bool stopped;			/* longer than the kernel waits: openers may have gone on */
+	bool stopped; /* longer than the kernel waits: openers may have gone on */
 	unsigned int events[8], openers;
 };
 
@@ -121,7 +121,8 @@ static void storm_event(struct storm *s, const struct pinlease_event *ev)
 	if (ev->type == PINLEASE_EV_BREAK && roll(&s->dice, 3))
 		assert_int_equal(pinlease_ack(ev->lease, ev->gen), 0);
 	/* By hand, at once: it may be too early, and then comes another break, or none. */
-	if (ev->type == PINLEASE_EV_REVOKED || ev->type == PINLEASE_EV_LOST || ev->type == PINLEASE_EV_RESTORE_FAILED)
+	if (ev->type == PINLEASE_EV_REVOKED || ev->type == PINLEASE_EV_LOST ||
+	    ev->type == PINLEASE_EV_RESTORE_FAILED)
 		pinlease_restore(ev->lease, NULL);
 }
 
@@ -279,9 +280,10 @@ static unsigned int storm(struct world *w, uint64_t number)
 	storm_check(s, path);
 	for (i = 0; i < LEASES; i++)
 		writes += s->writer[i].writes;
-	print_message("storm %2u: %3u openers, %4u writes, %3u breaks told, %3u revoked, %2u lost, %3u restored\n",
-		      (unsigned int)number, s->openers, writes, s->events[PINLEASE_EV_BREAK],
-		      s->events[PINLEASE_EV_REVOKED], s->events[PINLEASE_EV_LOST], s->events[PINLEASE_EV_RESTORED]);
+	print_message(
+		"storm %2u: %3u openers, %4u writes, %3u breaks told, %3u revoked, %2u lost, %3u restored\n",
+		(unsigned int)number, s->openers, writes, s->events[PINLEASE_EV_BREAK],
+		s->events[PINLEASE_EV_REVOKED], s->events[PINLEASE_EV_LOST], s->events[PINLEASE_EV_RESTORED]);
 	restored = writes && s->openers ? s->events[PINLEASE_EV_RESTORED] : 0;
 	free(s);
 	sim_check();

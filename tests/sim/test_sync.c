@@ -9,8 +9,8 @@
 
 #include "world.h"
 
-#define MIB	 (1u << 20)
-#define SLOTS	 (WORLD_SIZE / SIM_PAGE)
+#define MIB   (1u << 20)
+#define SLOTS (WORLD_SIZE / SIM_PAGE)
 
 static const struct pinlease_opts staged = { .mode = PINLEASE_MODE_STAGED };
 static const struct pinlease_opts told = { .mode = PINLEASE_MODE_STAGED, .flags = PINLEASE_L_DIRTY_TOLD };

@@ -36,7 +36,8 @@ int world_acquire(struct world *w, uint64_t off, uint64_t len, const struct pinl
 		opts.pd = w->pd;
 	if (!opts.ibv_access)
 		opts.ibv_access = IBV_ACCESS_REMOTE_READ;
-	if (opts.ibv_access == IBV_ACCESS_REMOTE_READ && (opts.access ? opts.access : w->access) == PINLEASE_WRITE)
+	if (opts.ibv_access == IBV_ACCESS_REMOTE_READ &&
+	    (opts.access ? opts.access : w->access) == PINLEASE_WRITE)
 		opts.ibv_access |= IBV_ACCESS_REMOTE_WRITE;
 	r = pinlease_acquire(w->file, off, len, &opts, why, lease);
 	if (!r) {
@@ -179,7 +180,8 @@ void world_opener_in(struct sim_opener *o, uint64_t ns)
 
 /* cmocka */
 
-/* What a process makes once and keeps (counters of this thread and of the dead) is made before anything is counted. */
+/* What a process makes once and keeps (counters of this thread and of the dead) is made before anything is
+ * counted. */
 int world_group(void **state)
 {
 	struct world w = { .leases = 0 };

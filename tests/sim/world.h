@@ -14,29 +14,36 @@
 #include "sim.h"
 
 #define WORLD_LEASES 16
-#define WORLD_SIZE   (16 * SIM_PAGE)	/* of the file */
+#define WORLD_SIZE   (16 * SIM_PAGE) /* of the file */
 
 struct world {
 	struct pinlease_ctx *ctx;
 	struct ibv_pd *pd;
 	const char *path;
 	struct pinlease_file *file;
-	uint32_t access;		/* the file's */
+	uint32_t access; /* the file's */
 	struct pinlease *lease[WORLD_LEASES];
 	unsigned int leases;
 };
 
 struct world_case {
-	void (*fn)(struct world *w);	/* w is zeroed */
+	void (*fn)(struct world *w); /* w is zeroed */
 };
 
 /* cmocka: once for an executable, and each test between sim_begin and sim_end. */
 int world_group(void **state);
 void world_run(void **state);
 
-#define world_test(f) { .name = #f, .test_func = world_run, .initial_state = &(struct world_case){ f } }
+#define world_test(f)                                                                     \
+	{                                                                                 \
+		.name = #f, .test_func = world_run, .initial_state = &(struct world_case) \
+		{                                                                         \
+			f                                                                 \
+		}                                                                         \
+	}
 
-/* ctx, device (no ODP), file of WORLD_SIZE bytes on tmpfs or what sim_file_system said, opened with access. */
+/* ctx, device (no ODP), file of WORLD_SIZE bytes on tmpfs or what sim_file_system said, opened with access.
+ */
 void world_open(struct world *w, uint32_t access);
 /*
  * Another lease of the file. o: what differs from the usual: the device's PD unless a
@@ -48,7 +55,7 @@ int world_acquire(struct world *w, uint64_t off, uint64_t len, const struct pinl
 		  struct pinlease_why *why, struct pinlease **lease);
 /* Releases what is not released, closes the file, frees the ctx. */
 void world_close(struct world *w);
-void world_forget(struct world *w, struct pinlease *lease);	/* the test has released it */
+void world_forget(struct world *w, struct pinlease *lease); /* the test has released it */
 
 /* The next event is of this type; waits 200 s at most. */
 struct pinlease_event world_event(struct world *w, uint32_t type);
@@ -57,8 +64,8 @@ void world_no_event(struct world *w);
 struct pinlease_view world_view(struct pinlease *lease);
 struct pinlease_lease_info world_info(struct pinlease *lease);
 uint32_t world_state(struct pinlease *lease);
-void world_reach(struct pinlease *lease, uint32_t state);	/* waits 200 s at most */
-uint32_t world_begin(struct pinlease *lease, uint32_t n);	/* the generation */
+void world_reach(struct pinlease *lease, uint32_t state); /* waits 200 s at most */
+uint32_t world_begin(struct pinlease *lease, uint32_t n); /* the generation */
 /* The peer writes len bytes of seed's pattern at off of the lease, and they are there when it returns. */
 void world_write(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed);
 /* An opener is let on within ns, not by the kernel's own clock; ends it. */
