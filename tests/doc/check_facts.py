@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""A test that documents or comments call upon is a test that runs.
+"""A test that documents or comments call upon is a test that runs; facts and kernel tests match one to one.
 
 check_facts.py LIST: LIST is tests.list of the build, "LABEL KERNEL NAME" lines.
 """
@@ -15,6 +15,22 @@ COMMENT = re.compile(r"/\*.*?\*/", re.S)
 IN_COMMENT = re.compile(r"\b((?:kernel|sim|uring|rdma|hazard|matrix|kill|rounds|choice)_[a-z0-9_]+)\b")
 IN_DOCUMENT = re.compile(r"`((?:unit|kernel|sim|uring|rdma|doc|hazard|matrix|kill|rounds|choice|lease|deadline"
                          r"|nonblock)_[a-z0-9_]+\*?)`")
+
+
+# A fact and its test in the documents: `executable`: `function`.
+HELD_BY = re.compile(r"`(kernel_[a-z_]+)`: `([a-z0-9_]+)`")
+
+
+def check_functions(verdict, facts):
+    """Every test function of tests/kernel holds a documented fact, and every such name is a function."""
+    held = {match.groups(): path for path in facts for match in HELD_BY.finditer(path.read_text())}
+    there = {(path.stem, name) for path in (TOP / "tests/kernel").glob("kernel_*.c")
+             for name in re.findall(r"cmocka_unit_test\((\w+)\)", path.read_text())}
+    verdict.count("facts", len(held))
+    for program, name in sorted(held.keys() - there):
+        verdict.bad(held[program, name], f"there is no {name} in {program}.c")
+    for program, name in sorted(there - held.keys()):
+        verdict.bad(TOP / f"tests/kernel/{program}.c", f"{name} holds no documented fact")
 
 
 def known(names, name):
@@ -42,7 +58,8 @@ def main():
             verdict.bad("docs", f"no {name}")
         elif not any(path == facts for path, _ in named):
             verdict.bad(facts, "names no test")
-    verdict.close(("tests", 20), ("names", 5))
+    check_functions(verdict, sorted((TOP / "docs").glob("*-facts.md")))
+    verdict.close(("tests", 20), ("names", 5), ("facts", 50))
 
 
 main()

@@ -180,7 +180,7 @@ static void a_read_registration_fills_holes_before_6_5(void **state)
 	}
 }
 
-static void rdma_core_44_has_neither_rereg_nor_advise_for_rxe(void **state)
+static void the_rxe_provider_of_rdma_core_44_has_neither_rereg_nor_advise(void **state)
 {
 	struct ibv_sge sge;
 	struct target t;
@@ -207,7 +207,7 @@ int main(void)
 		cmocka_unit_test(fs_dax_takes_odp_only),
 		cmocka_unit_test(a_read_registration_of_an_o_rdonly_mapping_fails_before_6_5),
 		cmocka_unit_test(a_read_registration_fills_holes_before_6_5),
-		cmocka_unit_test(rdma_core_44_has_neither_rereg_nor_advise_for_rxe),
+		cmocka_unit_test(the_rxe_provider_of_rdma_core_44_has_neither_rereg_nor_advise),
 	};
 
 	kt_init();
