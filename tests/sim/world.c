@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
 #include <infiniband/verbs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -191,6 +192,9 @@ int world_group(void **state)
 	alarm(300);
 	setbuf(stdout, NULL);
 	sim_begin();
+	/* Once a process: a kernel without membarrier(2), or a seccomp filter that refuses it. */
+	if (getenv("PL_SIM_NO_MEMBARRIER"))
+		sim_fail("membarrier_register", 1, -ENOSYS, 1);
 	world_open(&w, PINLEASE_WRITE);
 	lease = world_lease(&w, 0, SIM_PAGE, NULL);
 	pinlease_dma_end(lease, 1, world_begin(lease, 1));
@@ -214,6 +218,8 @@ void world_run(void **state)
 	dirty = true;
 	sim_begin();
 	c->fn(&w);
+	if (getenv("PL_SIM_NO_MEMBARRIER"))
+		assert_int_equal(sim_calls("membarrier"), 0);
 	sim_end();
 	dirty = false;
 }
