@@ -298,8 +298,8 @@ int pinlease_release(struct pinlease *lease);
  * From REVOKED or LOST: take the guard if nobody else has the file open, check the
  * size, register again, generation + 1; drops what LOST kept, so save first. 0 also
  * when ACTIVE already. -EAGAIN: still breaking, or somebody has the file open;
- * -EBUSY: still registered (DEREG); otherwise as acquire. May block. A range shortened by the file's new end comes
- * back shorter; one beyond it is -ENODATA (SHRUNK).
+ * -EBUSY: still registered (DEREG); otherwise as acquire. May block. A range that the
+ * file's new end has shortened comes back shorter; one beyond it is -ENODATA (SHRUNK).
  */
 int pinlease_restore(struct pinlease *lease, struct pinlease_why *why);
 /*

@@ -4,7 +4,7 @@
  * PL_ROUNDS(name, ci, full): scripts/test runs the ci counts, scripts/test --long
  * the full ones (PINLEASE_TIER=long in the environment).
  */
-PL_ROUNDS(truncate_rounds, 6, 50)	/* rdma: break rounds under load, per file system and way of restoring */
+PL_ROUNDS(truncate_rounds, 6, 50)	/* rdma: breaks under load, per file system and way of restoring */
 PL_ROUNDS(unguarded_rounds, 20, 20)	/* rdma: rounds in which the control must lose */
 PL_ROUNDS(rdma_kill_rounds, 10, 100)	/* rdma: owners killed under load, per kernel, order and child */
 PL_ROUNDS(kill_rounds, 20, 100)		/* uring: owners killed under load */

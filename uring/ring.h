@@ -60,10 +60,13 @@ enum plu_slot_state {
 struct plu_buffer {
 	enum plu_slot_state state;
 	uint32_t gen, access;
-	uint32_t in_flight;	/* requests that hold it: queued, running, or their end not yet told to the lease */
+	uint32_t in_flight;	/* requests that hold it: queued, running, or not yet ended at the lease */
 	void *addr;
 	uint64_t len;
+	struct pinlease *lease;	/* once its first request of this generation has asked for the index */
 };
+
+#define PLU_HINTS 64
 
 struct pinlease_uring {
 	struct pinlease_uring *prev, *next; /* all rings, for the fork handler */
@@ -76,6 +79,7 @@ struct pinlease_uring {
 	struct plu_request *requests;
 	struct plu_buffer *table;
 	struct plu_list free, queue, running, done;
+	uint16_t hints[PLU_HINTS];	/* slots by hash of their lease; asked, then checked */
 	uint32_t cancelling;		/* running requests with cancel set */
 	uint64_t asked_ns;		/* when they were last all asked to stop */
 	int event_fd;			/* readable while done is not empty */

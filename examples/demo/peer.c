@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * demo-peer PORT LOG [deaf]: streams RDMA writes into what the owner shows it, slot
- * after slot, each write full of its own sequence number, and logs every successful
+ * demo-peer PORT LOG [deaf]: streams RDMA writes into what the owner shows it, all
+ * over the file, each write full of its own sequence number, and logs every successful
  * one. Told to stop, it polls until nothing is in flight and answers; a deaf one goes
  * on writing until its connection breaks. It does not know the library.
  */
@@ -17,6 +17,7 @@
 #define TELL_EVERY 1024	 /* acknowledged writes a line */
 #define LOOK_EVERY 8	 /* polls of the completion queue a look at the socket */
 #define LOG_BUFFER (1u << 20)
+#define STRIDE	   2531		 /* slots: a prime, so all are written in turn, all over the file */
 
 struct flight {
 	uint64_t seq, slot;
@@ -43,7 +44,7 @@ static void post_one(struct peer *p)
 	int r;
 
 	f->seq = ++p->seq;
-	f->slot = p->next++ % (p->view.len / DEMO_SLOT);
+	f->slot = p->next++ * STRIDE % (p->view.len / DEMO_SLOT);
 	for (i = 0; i < DEMO_SLOT / sizeof(uint64_t); i++)
 		p->words[at][i] = demo_word(f->seq, f->slot);
 	r = rc_post(&p->conn, IBV_WR_RDMA_WRITE, 0, p->mr, p->words[at], DEMO_SLOT,

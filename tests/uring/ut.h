@@ -51,7 +51,7 @@ void ut_restore(struct pinlease *lease); /* until it is ACTIVE again: an opener 
 bool ut_event(struct ut *u, uint32_t type, unsigned int ms, struct pinlease_event *ev);
 /* One completion, asserted to come. */
 struct pinlease_uring_completion ut_take(struct ut *u);
-/* What the kernel has locked of this process's memory for registrations, in KiB (VmPin); it falls when pages are unpinned. */
+/* What registrations have pinned of this process's memory, in KiB (VmPin). */
 long ut_pinned_kib(void);
 
 /* A file of blocks blocks on dir, block i filled with stamp 0. */

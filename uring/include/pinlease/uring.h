@@ -47,9 +47,9 @@ struct pinlease_uring_completion {
 	struct pinlease *lease;		/* only to compare, once the lease was released */
 	uint64_t user_data;
 	uint32_t gen;			/* the generation that the request belonged to */
-	int32_t res;			/* bytes, fewer than asked for at an end of file or of what a pipe holds;
-					 * or -errno. -ECANCELED: cut off by a fence or pinlease_uring_cancel; a
-					 * part of the data may have been moved */
+	int32_t res;			/* bytes, fewer than asked for at an end of file or of what a
+					 * pipe holds; or -errno. -ECANCELED: cut off by a fence or by
+					 * pinlease_uring_cancel; part of the data may have been moved */
 };
 
 struct pinlease_uring_info {		/* for people and tests: consistent, but old when you read it */
@@ -68,8 +68,9 @@ struct pinlease_uring_info {		/* for people and tests: consistent, but old when 
  * buffers (1..PINLEASE_URING_MAX_BUFFERS), one for each lease that is registered.
  * Makes one thread, all signals blocked in it, and three fds (close-on-exec).
  * -EINVAL, -ENOMEM (also RLIMIT_MEMLOCK: new kernels count the ring), -EAGAIN
- * (thread), -EMFILE: out of fds, or more buffers than RLIMIT_NOFILE; -EPERM, -ENOSYS: io_uring is forbidden or missing here; -EOPNOTSUPP: the
- * kernel is older than 5.19. Does not block.
+ * (thread), -EMFILE: out of fds, or more buffers than RLIMIT_NOFILE; -EPERM, -ENOSYS:
+ * io_uring is forbidden or missing here; -EOPNOTSUPP: the kernel is older than 5.19.
+ * Does not block.
  */
 int pinlease_uring_new(uint32_t entries, uint32_t buffers, struct pinlease_uring **ring);
 
@@ -116,10 +117,10 @@ const struct pinlease_backend *pinlease_uring_backend(void);
  * lease is LOST; -EBUSY: all entries are out, take completions first; -ENOMEM. What
  * the kernel has against the request comes as res of its completion.
  */
-int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len, int fd,
-			uint64_t fd_off, uint64_t user_data);
-int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len, int fd,
-			 uint64_t fd_off, uint64_t user_data);
+int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len,
+			int fd, uint64_t fd_off, uint64_t user_data);
+int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off, uint32_t len,
+			 int fd, uint64_t fd_off, uint64_t user_data);
 
 /*
  * Cancel every request on the lease that is in flight: what an application does at
@@ -135,9 +136,10 @@ int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *lease);
  * completion->size. -EINVAL. Waits for completions only, not interrupted
  * by signals. The request has left its lease's account by then.
  */
-int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_completion *completion, int timeout_ms);
+int pinlease_uring_next(struct pinlease_uring *ring, struct pinlease_uring_completion *completion,
+			int timeout_ms);
 
-/* For poll, epoll, select: readable while there are completions to take. Owned by the ring; do not read it. */
+/* For poll, epoll, select: readable while there are completions to take. The ring's own: do not read it. */
 int pinlease_uring_fd(const struct pinlease_uring *ring);
 
 /* Set info->size. -EINVAL. Does not block. */
