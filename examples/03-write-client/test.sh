@@ -8,7 +8,7 @@
 # write_through FOLDER: one transfer into a file there.
 write_through() {
 	local file=$1/file opens=0 client
-	truncate -s 8M "$file"
+	truncate -s 4M "$file"
 	start_server "$server_program" "$file"
 	"$client_program" 127.0.0.1 "$port" < "$work/data" &
 	client=$!
@@ -29,7 +29,7 @@ write_through() {
 
 server_program=$1
 client_program=$2
-head -c 8M /dev/urandom > "$work/data"
+head -c 4M /dev/urandom > "$work/data"
 write_through "$work"
 make_ext4
 write_through "$work/ext4"

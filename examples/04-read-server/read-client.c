@@ -16,7 +16,7 @@
 #include "common/rc.h"
 
 #define CHUNK 65536u		/* bytes a read */
-#define TURN  (8u * CHUNK)	/* bytes a turn */
+#define TURN  (2u * CHUNK)	/* bytes a turn */
 
 struct client {
 	struct rc_dev dev;

@@ -25,8 +25,9 @@ read_while_written() {
 
 server_program=$1
 client_program=$2
-head -c 8M /dev/urandom > "$work/before"
-head -c 8M /dev/urandom > "$work/after"
+# Large, so that the writer comes in the middle; of a period that no chunk is a multiple of.
+yes "the version before" | head -c 32M > "$work/before"
+yes "the version after" | head -c 32M > "$work/after"
 read_while_written "$work"
 make_ext4
 read_while_written "$work/ext4"

@@ -24,7 +24,7 @@ trap clean_up EXIT
 # make_ext4: a folder $work/ext4 that is really ext4.
 make_ext4() {
 	mkdir "$work/ext4"
-	truncate -s 64M "$work/image" && mkfs.ext4 -q -F "$work/image" && mount -o loop "$work/image" "$work/ext4" ||
+	truncate -s 96M "$work/image" && mkfs.ext4 -q -F "$work/image" && mount -o loop "$work/image" "$work/ext4" ||
 		fail "no ext4"
 	[ "$(stat -f -c %T "$work/ext4")" = ext2/ext3 ] || fail "$work/ext4 is not ext4"
 }

@@ -366,6 +366,8 @@ def verdict(result, rows):
     for library, name, facts in rows:
         if library == "with" and any(facts["changed"]):
             yield f"{name}: the file changed while somebody else had it open for writing"
+        if library == "without" and not any(facts["changed"]):
+            yield "without the library nothing changed while somebody else had it open: the demo shows nothing"
 
 
 def table(rows):

@@ -15,7 +15,7 @@
 
 #include "tell.h"
 
-#define HOLD_US 100000	/* how long the writer keeps the file open */
+#define HOLD_US 200000	/* how long the writer keeps the file open */
 
 static void returned(uint64_t called_ns)
 {
