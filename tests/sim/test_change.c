@@ -320,6 +320,48 @@ static void test_two_at_once(struct world *w)
 	world_close(w);
 }
 
+/* A lease acquired, or restored by hand, while the layout is being changed: after the change, or not at all.
+ */
+static void test_acquire_in_the_middle(struct world *w)
+{
+	struct changer c = { .len = 4 * SIM_PAGE, .ret = 1 };
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *lease = NULL;
+	struct sim_thread *t;
+
+	world_open(w, PINLEASE_WRITE);
+	world_lease(w, 0, SIM_PAGE, NULL);
+	c.file = w->file;
+	sim_slow("truncate", 500 * SIM_MS);
+	t = sim_thread_start(change_now, &c);
+	sim_sleep(100 * SIM_MS);
+	assert_int_equal(world_acquire(w, 0, WORLD_SIZE, NULL, &why, &lease), -EINVAL);
+	assert_int_equal(why.reason, PINLEASE_WHY_RANGE);
+	world_lease(w, 0, 4 * SIM_PAGE, NULL);
+	sim_thread_join(t);
+	assert_int_equal(c.ret, 0);
+	world_close(w);
+}
+
+static void test_restore_in_the_middle(struct world *w)
+{
+	struct changer c = { .len = 4 * SIM_PAGE, .ret = 1 };
+	struct pinlease *lease;
+	struct sim_thread *t;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &(struct pinlease_opts){ .flags = PINLEASE_L_MANUAL });
+	c.file = w->file;
+	sim_slow("truncate", 500 * SIM_MS);
+	t = sim_thread_start(change_now, &c);
+	sim_sleep(100 * SIM_MS);
+	assert_int_equal(world_state(lease), PINLEASE_REVOKED);
+	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	assert_int_equal(world_view(lease).len, 4 * SIM_PAGE);
+	sim_thread_join(t);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -337,6 +379,8 @@ int main(void)
 		world_test(test_break_from_outside_is_being_answered),
 		world_test(test_break_from_outside_in_the_middle),
 		world_test(test_two_at_once),
+		world_test(test_acquire_in_the_middle),
+		world_test(test_restore_in_the_middle),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);

@@ -114,6 +114,37 @@ static void test_many_one_slow(struct world *w)
 	world_close(w);
 }
 
+/* As many slow disks as there are workers, and more: one worker is always left for what is quick. */
+static void test_all_disks_slow(struct world *w)
+{
+	const struct pinlease_opts slow = { .size = sizeof(slow),
+					    .mode = PINLEASE_MODE_STAGED,
+					    .flags = PINLEASE_L_MANUAL };
+	struct many m;
+	int i;
+
+	world_open(w, PINLEASE_WRITE);
+	/* Two leases: not the breaker's own work. */
+	world_lease(w, 0, SIM_PAGE, NULL);
+	world_lease(w, SIM_PAGE, SIM_PAGE, NULL);
+	many_open(w, &m);
+	for (i = 0; i < 10; i++) {
+		assert_int_equal(pinlease_release(m.lease[i]), 0);
+		assert_int_equal(pinlease_acquire(m.file[i], 0, SIM_PAGE, &slow, NULL, &m.lease[i]), 0);
+		pinlease_dma_end(m.lease[i], 1, world_begin(m.lease[i], 1));
+	}
+	sim_slow("pwrite", 4 * SIM_S);
+	for (i = 0; i < 10; i++)
+		m.opener[i] = sim_truncate(m.path[i], 0);
+	sim_sleep(SIM_S);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), SIM_MS);
+	for (i = 0; i < 10; i++)
+		world_opener_in(m.opener[i], 17 * SIM_S);
+	sim_slow("pwrite", 0);
+	many_close(&m);
+	world_close(w);
+}
+
 static void test_stale_signals(struct world *w)
 {
 	struct pinlease *lease;
@@ -256,6 +287,7 @@ int main(void)
 		world_test(test_signal_lost),
 		world_test(test_many_at_once),
 		world_test(test_many_one_slow),
+		world_test(test_all_disks_slow),
 		world_test(test_stale_signals),
 		world_test(test_number_reused_by_another_file),
 		world_test(test_process_directed_signals),
