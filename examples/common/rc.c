@@ -160,14 +160,14 @@ static int qp_to_rtr(struct ibv_qp *qp, int gid_index, uint16_t mtu, const struc
 				      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 }
 
-/* timeout 14 is 67 ms, three times: a peer that vanished is noticed in a third of a second. */
+/* timeout 16 is 268 ms, seven times: an emulated machine may stand still longer than a real one. */
 static int qp_to_rts(struct ibv_qp *qp, uint32_t psn)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = psn,
-		.timeout = 14,
-		.retry_cnt = 3,
+		.timeout = 16,
+		.retry_cnt = 7,
 		.rnr_retry = 3,
 		.max_rd_atomic = RC_ATOMS,
 	};
