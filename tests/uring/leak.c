@@ -63,8 +63,23 @@ static int take_lines(char *text, const char *path, bool (*keep)(const char *lin
 	return 0;
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
+#endif
+
+/* A sanitizer's allocator maps anonymous memory as it likes; files are compared also then. */
 static bool keep_map(const char *line)
 {
+	if (SANITIZED && !strchr(line, '/'))
+		return false;
 	return !strstr(line, "[heap]") && !strstr(line, "[stack]");
 }
 

@@ -369,7 +369,7 @@ static const struct input_row rows[] = {
 	{ "unknown guard", unknown_guard, -EINVAL, ARGS, ARGUMENT },
 	{ "unknown flags", unknown_flags, -EINVAL, ARGS, ARGUMENT },
 	{ "reserved set", reserved_set, -EINVAL, ARGS, ARGUMENT },
-	{ "no such file", no_such_file, -ENOENT, AT_OPEN, BAD_FD },
+	{ "no such file", no_such_file, -ENOENT, AT_OPEN, PINLEASE_WHY_OPEN },
 	{ "a directory", directory, -EISDIR, AT_OPEN, IRREGULAR },
 	{ "attach: a directory", attach_directory, -EISDIR, AT_OPEN, IRREGULAR },
 	{ "a device", device, -EINVAL, AT_OPEN, IRREGULAR },
