@@ -185,7 +185,7 @@ static void fds_in_flight_are_limited_by_rlimit_nofile_per_user(void **state)
 
 /* The order of death */
 
-#define BYSTANDERS 1000 /* fds whose release takes a while, between the first and the last */
+#define BYSTANDERS 600 /* fds whose release takes a while, between the first and the last */
 
 struct death_arg {
 	char path[KT_PATH_MAX], fifo[KT_PATH_MAX];

@@ -87,21 +87,25 @@ static void a_reader_that_expired_cannot_be_told_from_one_that_waits(void **stat
 	}
 }
 
+/* Late, and far from too late: this machine may be slow. */
 static void an_answer_in_time_returns_0(void **state)
 {
-	struct held h[SCENE_FS_COUNT];
-	struct kt_call *calls[SCENE_FS_COUNT];
+	struct kt_call *call;
+	struct held h;
 
 	(void)state;
-	hold_all(h, calls, O_RDWR, F_UNLCK);
-	kt_sleep_ms(600);
+	assert_int_equal(kt_break_time(10), 0);
 	for_each_fs(which)
 	{
-		assert_int_equal(kt_lease_drop(h[which].fd), 0);
-		assert_int_equal(kt_call_done(calls[which], SCENE_LONG), 1);
-		assert_true(kt_call_ns(calls[which]) < BEFORE * 1000000ull);
-		kt_call_end(calls[which]);
-		held_close(&h[which]);
+		held_open(&h, which, F_WRLCK);
+		call = kt_open(h.path, O_RDWR);
+		held_is_broken_to(&h, F_UNLCK);
+		assert_int_equal(kt_call_blocked(call, 100), 1);
+		assert_int_equal(kt_lease_drop(h.fd), 0);
+		assert_int_equal(kt_call_done(call, SCENE_LONG), 1);
+		assert_true(call->ret >= 0 && kt_call_ns(call) < 9000000000ull);
+		kt_call_end(call);
+		held_close(&h);
 	}
 }
 
