@@ -6,14 +6,28 @@
 
 #include "ring.h"
 
-/*
- * Checks against the table under the ring's lock: a slot that is being fenced takes
- * nothing more, whatever the account still says. 0, or why not.
- */
-static int check_slot(const struct pinlease_uring *ring, const struct pinlease_view *view)
+static uint16_t *hint_of(struct pinlease_uring *ring, const struct pinlease *lease)
 {
-	const struct plu_buffer *slot;
+	return &ring->hints[((uintptr_t)lease >> 6) % PLU_HINTS];
+}
 
+/* A pointer and a generation may both come again in another lease, but not in a slot that was not asked for
+ * since. */
+static struct plu_buffer *find_slot(struct pinlease_uring *ring, const struct plu_request *want)
+{
+	struct plu_buffer *slot = &ring->table[*hint_of(ring, want->lease)];
+
+	return slot->lease == want->lease && slot->gen == want->gen ? slot : NULL;
+}
+
+/* What view says, unless it is a lease of another ring, or no longer of this generation. */
+static int learn_slot(struct pinlease_uring *ring, const struct pinlease_view *view,
+		      const struct plu_request *want)
+{
+	struct plu_buffer *slot;
+
+	if (view->gen != want->gen)
+		return -EAGAIN;
 	if (view->lkey >= ring->buffers)
 		return -EINVAL;
 	slot = &ring->table[view->lkey];
@@ -21,52 +35,75 @@ static int check_slot(const struct pinlease_uring *ring, const struct pinlease_v
 		return -EAGAIN;
 	if (slot->state != PLU_OPEN || slot->addr != view->addr || slot->gen != view->gen)
 		return -EINVAL;
+	slot->lease = want->lease;
+	*hint_of(ring, want->lease) = (uint16_t)view->lkey;
 	return 0;
 }
 
-static int check_range(const struct pinlease_uring *ring, const struct pinlease_view *view,
-		       const struct plu_request *want, uint64_t off)
+/* A slot that is being fenced takes nothing more, whatever the account still says. */
+static int check_request(const struct pinlease_uring *ring, const struct plu_buffer *slot,
+			 const struct plu_request *want, uint64_t off)
 {
-	if (off > view->len || want->len > view->len - off)
+	if (slot->state != PLU_OPEN)
+		return -EAGAIN;
+	if (off > slot->len || want->len > slot->len - off)
 		return -ERANGE;
-	if (want->op == IORING_OP_READ_FIXED && ring->table[view->lkey].access != PINLEASE_WRITE)
+	if (want->op == IORING_OP_READ_FIXED && slot->access != PINLEASE_WRITE)
 		return -EACCES;
+	return ring->free.head ? 0 : -EBUSY;
+}
+
+/* With ring->lock held. -ENOENT: the slot is not known, the lease has to be asked. */
+static int enqueue(struct pinlease_uring *ring, const struct plu_request *want, uint64_t off)
+{
+	struct plu_buffer *slot = find_slot(ring, want);
+	struct plu_request *request;
+	int ret = slot ? check_request(ring, slot, want, off) : -ENOENT;
+
+	if (ret)
+		return ret;
+	request = ring->free.head;
+	plu_list_del(&ring->free, request);
+	*request = *want;
+	request->buffer = (uint32_t)(slot - ring->table);
+	request->addr = (char *)slot->addr + off;
+	slot->in_flight++;
+	plu_list_add(&ring->queue, request);
+	plu_wake(ring);
 	return 0;
 }
 
-static int enqueue(struct pinlease_uring *ring, const struct pinlease_view *view,
-		   const struct plu_request *want, uint64_t off)
+/*
+ * Once a generation the lease is asked for its index in the table. Not for each request:
+ * reading a view takes the lock that the answer to a break needs.
+ */
+static int place(struct pinlease_uring *ring, const struct plu_request *want, uint64_t off)
 {
-	struct plu_request *request;
+	struct pinlease_view view = { .size = sizeof(view) };
 	int ret;
 
 	pthread_mutex_lock(&ring->lock);
-	ret = check_slot(ring, view);
+	ret = enqueue(ring, want, off);
+	pthread_mutex_unlock(&ring->lock);
+	if (ret != -ENOENT)
+		return ret;
+	ret = pinlease_view_get(want->lease, 0, &view);
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&ring->lock);
+	ret = learn_slot(ring, &view, want);
 	if (!ret)
-		ret = check_range(ring, view, want, off);
-	if (!ret && !ring->free.head)
-		ret = -EBUSY;
-	if (!ret) {
-		request = ring->free.head;
-		plu_list_del(&ring->free, request);
-		*request = *want;
-		request->buffer = view->lkey;
-		request->addr = (char *)view->addr + off;
-		ring->table[view->lkey].in_flight++;
-		plu_list_add(&ring->queue, request);
-		plu_wake(ring);
-	}
+		ret = enqueue(ring, want, off);
 	pthread_mutex_unlock(&ring->lock);
 	return ret;
 }
 
 /*
- * The operation is in the account before the view is read, so that the buffer's index
- * is valid, and stays there until its completion is taken from the kernel.
+ * The operation is in the account before the slot is looked for, so that the slot stays
+ * this lease's, and until its completion is taken from the kernel.
  */
 static int submit(struct pinlease_uring *ring, const struct plu_request *want, uint64_t off)
 {
-	struct pinlease_view view = {.size = sizeof(view)};
 	struct plu_request request = *want;
 	int ret;
 
@@ -77,14 +114,10 @@ static int submit(struct pinlease_uring *ring, const struct plu_request *want, u
 	ret = pinlease_dma_begin(want->lease, 1, &request.gen);
 	if (ret)
 		return ret;
-	ret = pinlease_view_get(want->lease, 0, &view);
-	if (!ret && view.gen != request.gen)
-		ret = -EAGAIN;
 	/* -EINVAL: not a lease with DIRTY_TOLD; the range is checked below. */
-	if (!ret && want->op == IORING_OP_READ_FIXED)
+	if (want->op == IORING_OP_READ_FIXED)
 		pinlease_mark_dirty(want->lease, off, want->len);
-	if (!ret)
-		ret = enqueue(ring, &view, &request, off);
+	ret = place(ring, &request, off);
 	if (ret)
 		pinlease_dma_end(want->lease, 1, request.gen);
 	return ret;
@@ -93,12 +126,12 @@ static int submit(struct pinlease_uring *ring, const struct plu_request *want, u
 PLU_API int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off,
 				uint32_t len, int fd, uint64_t fd_off, uint64_t user_data)
 {
-	struct plu_request want = {.lease = lease,
-				   .len = len,
-				   .fd = fd,
-				   .fd_off = fd_off,
-				   .user_data = user_data,
-				   .op = IORING_OP_READ_FIXED};
+	struct plu_request want = { .lease = lease,
+				    .len = len,
+				    .fd = fd,
+				    .fd_off = fd_off,
+				    .user_data = user_data,
+				    .op = IORING_OP_READ_FIXED };
 
 	return submit(ring, &want, off);
 }
@@ -106,19 +139,19 @@ PLU_API int pinlease_uring_read(struct pinlease_uring *ring, struct pinlease *le
 PLU_API int pinlease_uring_write(struct pinlease_uring *ring, struct pinlease *lease, uint64_t off,
 				 uint32_t len, int fd, uint64_t fd_off, uint64_t user_data)
 {
-	struct plu_request want = {.lease = lease,
-				   .len = len,
-				   .fd = fd,
-				   .fd_off = fd_off,
-				   .user_data = user_data,
-				   .op = IORING_OP_WRITE_FIXED};
+	struct plu_request want = { .lease = lease,
+				    .len = len,
+				    .fd = fd,
+				    .fd_off = fd_off,
+				    .user_data = user_data,
+				    .op = IORING_OP_WRITE_FIXED };
 
 	return submit(ring, &want, off);
 }
 
 PLU_API int pinlease_uring_cancel(struct pinlease_uring *ring, struct pinlease *lease)
 {
-	struct plu_list ended = {NULL, NULL, 0};
+	struct plu_list ended = { NULL, NULL, 0 };
 	struct plu_request *request, *next;
 	int count = 0;
 
@@ -212,7 +245,7 @@ PLU_API int pinlease_uring_fd(const struct pinlease_uring *ring)
 
 PLU_API int pinlease_uring_info(struct pinlease_uring *ring, struct pinlease_uring_info *info)
 {
-	struct pinlease_uring_info now = {0};
+	struct pinlease_uring_info now = { 0 };
 	int ret;
 
 	if (!ring || !info)

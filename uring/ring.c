@@ -73,8 +73,8 @@ static void unlink_ring(struct pinlease_uring *ring)
  */
 static int setup_ring(struct pinlease_uring *ring)
 {
-	struct io_uring_params params = {.flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL,
-					 .cq_entries = 4 * ring->entries + ring->buffers + 2};
+	struct io_uring_params params = { .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL,
+					  .cq_entries = 4 * ring->entries + ring->buffers + 2 };
 	int ret = io_uring_queue_init_params(2 * ring->entries + 1, &ring->io, &params);
 
 	if (ret)

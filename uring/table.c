@@ -37,8 +37,8 @@ static int capable(void *arg, const struct pinlease_pin *pin, uint32_t *reason)
 
 static int update_slot(struct pinlease_uring *ring, uint32_t index, void *addr, uint64_t len, uint64_t tag)
 {
-	struct iovec iov = {.iov_base = addr, .iov_len = len};
-	__u64 tags[1] = {tag};
+	struct iovec iov = { .iov_base = addr, .iov_len = len };
+	__u64 tags[1] = { tag };
 	int ret = io_uring_register_buffers_update_tag(&ring->io, index, &iov, tags, 1);
 
 	return ret < 0 ? ret : 0;
@@ -127,11 +127,14 @@ static int pin(void *arg, const struct pinlease_pin *pin, struct pinlease_handle
 	}
 	if (ret)
 		set_anchor(ring, index, -1);
+	pthread_mutex_lock(&ring->lock);
 	slot->gen = pin->gen;
 	slot->access = pin->access;
 	slot->addr = pin->addr;
 	slot->len = pin->len;
-	set_slot(ring, slot, ret ? PLU_FREE : PLU_OPEN);
+	slot->state = ret ? PLU_FREE : PLU_OPEN;
+	pthread_cond_broadcast(&ring->changed);
+	pthread_mutex_unlock(&ring->lock);
 	if (ret)
 		return ret;
 	handle->cookie = slot;
@@ -147,6 +150,7 @@ static void close_slot(struct pinlease_uring *ring, struct plu_buffer *slot, str
 	struct plu_request *request, *next;
 
 	slot->state = PLU_FENCING;
+	slot->lease = NULL;
 	for (request = ring->queue.head; request; request = next) {
 		next = request->next;
 		if (request->buffer != index)
@@ -164,7 +168,7 @@ static void close_slot(struct pinlease_uring *ring, struct plu_buffer *slot, str
 static int drain_slot(struct pinlease_uring *ring, struct plu_buffer *slot)
 {
 	uint64_t until_ns = plu_now() + PLU_FENCE_MS * 1000000ull;
-	struct plu_list ended = {NULL, NULL, 0};
+	struct plu_list ended = { NULL, NULL, 0 };
 	int ret = 0;
 
 	pthread_mutex_lock(&ring->lock);

@@ -21,8 +21,8 @@ uint64_t plu_now(void)
 
 bool plu_wait(struct pinlease_uring *ring, pthread_cond_t *cond, uint64_t until_ns)
 {
-	struct timespec ts = {.tv_sec = (time_t)(until_ns / 1000000000u),
-			      .tv_nsec = (long)(until_ns % 1000000000u)};
+	struct timespec ts = { .tv_sec = (time_t)(until_ns / 1000000000u),
+			       .tv_nsec = (long)(until_ns % 1000000000u) };
 
 	return pthread_cond_timedwait(cond, &ring->lock, &ts) != ETIMEDOUT;
 }
@@ -208,7 +208,7 @@ void plu_end(struct pinlease_uring *ring, struct plu_list *ended)
  */
 static void enter_kernel(struct pinlease_uring *ring, bool cancelling)
 {
-	struct __kernel_timespec soon = {.tv_nsec = PLU_RECANCEL_MS * 1000000L};
+	struct __kernel_timespec soon = { .tv_nsec = PLU_RECANCEL_MS * 1000000L };
 	struct io_uring_cqe *cqe;
 	int ret;
 
@@ -244,7 +244,7 @@ void *plu_thread(void *arg)
 
 	pthread_mutex_lock(&ring->lock);
 	while (!ring->stop || armed) {
-		struct plu_list ended = {NULL, NULL, 0};
+		struct plu_list ended = { NULL, NULL, 0 };
 		bool cancelling = prepare(ring, &armed);
 
 		pthread_mutex_unlock(&ring->lock);

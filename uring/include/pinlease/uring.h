@@ -101,7 +101,8 @@ int pinlease_uring_free(struct pinlease_uring *ring);
  * When unpin has returned 0 every request on the buffer has completed, so nothing
  * reaches the memory. The pages are given back at once since Linux 6.13; before,
  * requests on other buffers that were started earlier hold them back, and 6.1 takes
- * up to a second more. The slot is not used again until the kernel said so.
+ * up to a second more. The slot is not used again until the kernel said so; where such
+ * kernels are meant, twice as many buffers as leases let a restore go on at once.
  */
 const struct pinlease_backend *pinlease_uring_backend(void);
 
