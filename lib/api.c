@@ -11,12 +11,6 @@
 
 #define FILE_FLAGS PINLEASE_F_NO_ANCHOR
 
-static int api_refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
-{
-	pl_why_set(why, stage, reason, 0);
-	return err;
-}
-
 static struct pl_env *lease_env(struct pinlease *lease)
 {
 	return lease->file->env;
@@ -70,10 +64,10 @@ static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file
 	int r = pl_opts_in(o, sizeof(*o), sizeof(*o), opts);
 
 	if (r)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
 	if (o->access > PINLEASE_WRITE || o->guard > PINLEASE_GUARD_NONE || (o->flags & ~FILE_FLAGS) ||
 	    o->reserved)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	return 0;
 }
 
@@ -94,7 +88,7 @@ static int file_look(const char *path, struct pinlease_why *why)
 		return open_refuse(why, fd);
 	r = pl_fileid_get(fd, &id, NULL, &reason);
 	pl_sys_close(fd);
-	return r ? api_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
+	return r ? pl_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
 }
 
 PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path,
@@ -105,7 +99,7 @@ PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path,
 	int r, fd;
 
 	if (!ctx || !path || !file)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	if (pl_env_forked(&ctx->env))
 		return -ECHILD;
 	r = file_opts(opts, &o, why);
@@ -129,7 +123,7 @@ PL_API int pinlease_file_attach(struct pinlease_ctx *ctx, int fd, const struct p
 	int r, own;
 
 	if (!ctx || !file)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	if (pl_env_forked(&ctx->env))
 		return -ECHILD;
 	r = file_opts(opts, &o, why);
@@ -137,7 +131,7 @@ PL_API int pinlease_file_attach(struct pinlease_ctx *ctx, int fd, const struct p
 		return r;
 	own = pl_sys_dup(fd);
 	if (own < 0)
-		return api_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, own);
+		return pl_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, own);
 	r = pl_file_new(&ctx->env, own, &o, why, file);
 	if (r)
 		pl_sys_close(own);
@@ -177,12 +171,12 @@ PL_API int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t l
 	int r;
 
 	if (!file || !lease)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	if (pl_env_forked(file->env))
 		return -ECHILD;
 	r = pl_opts_in(&o, sizeof(o), sizeof(o), opts);
 	if (r)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
 	return pl_lease_acquire(file, off, len, &o, why, lease);
 }
 
@@ -200,7 +194,7 @@ PL_API int pinlease_release(struct pinlease *lease)
 PL_API int pinlease_restore(struct pinlease *lease, struct pinlease_why *why)
 {
 	if (!lease)
-		return api_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_restore(lease, why);
 }
 

@@ -49,6 +49,8 @@ int pl_lease_unpin(struct pinlease *lease);		/* not locked: every registration; 
 int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why); /* locked, dropped inside */
 int pl_lease_restore(struct pinlease *lease, struct pinlease_why *why);
 void pl_why_set(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err);
+/* The same where no system call said so; answers err. */
+int pl_refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err);
 
 /* lease_data.c */
 void pl_lease_write_back(struct pinlease *lease);	/* locked, dropped inside: FENCING, fenced */

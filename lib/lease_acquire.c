@@ -17,12 +17,6 @@
 #define IBV_WRITES \
 	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
 
-static int refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
-{
-	pl_why_set(why, stage, reason, 0);
-	return err;
-}
-
 static int acquire_check_opts(const struct pinlease_file *file, const struct pinlease_opts *o,
 			      uint32_t access)
 {
@@ -52,18 +46,18 @@ static int acquire_check(const struct pinlease_file *file, uint64_t off, uint64_
 	int r;
 
 	if (acquire_check_opts(file, o, access))
-		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	if (access == PINLEASE_WRITE && file->access == PINLEASE_READ)
-		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_BAD_FD, -EACCES);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_BAD_FD, -EACCES);
 	if (off % file->id.page || (uintptr_t)o->addr % file->id.page)
-		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ALIGNMENT, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ALIGNMENT, -EINVAL);
 	r = pl_sys_stat(file->fd, &st);
 	if (r)
-		return refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_BAD_FD, r);
+		return pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_BAD_FD, r);
 	if (!len || off > st.size || len > st.size - off)
-		return refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
+		return pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
 	if (file->came_sealed && access == PINLEASE_WRITE && !o->addr)
-		return refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_SEALED, -EPERM);
+		return pl_refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_SEALED, -EPERM);
 	return 0;
 }
 
@@ -144,7 +138,7 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 		r = pl_filemap_check(addr, lease->off, lease->len, lease->access, &file->id,
 				     &lease->map.prot);
 		if (r)
-			return refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MAPPING, r);
+			return pl_refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MAPPING, r);
 		lease->map.addr = addr;
 		lease->map.len = pl_round_up(lease->len, file->id.page);
 		pl_sys_advise(addr, lease->map.len, MADV_DONTFORK);
@@ -189,7 +183,7 @@ static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const 
 	int r = acquire_set_mode(lease, c);
 
 	if (r)
-		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OVERLAP, r);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OVERLAP, r);
 	r = acquire_map(lease, o->addr, why);
 	if (r)
 		goto unmap;
@@ -325,7 +319,7 @@ int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
 		return r;
 	r = lease_new(file, off, len, o, &lease);
 	if (r)
-		return refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_MEMORY, r);
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_MEMORY, r);
 	r = acquire_join(file, lease, why);
 	if (r) {
 		pl_lease_destroy(lease);
@@ -333,7 +327,7 @@ int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
 	}
 	r = acquire_modes(lease, o, why);
 	if (!r && lease->now_len < len)
-		r = refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
+		r = pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
 	if (r)
 		goto leave;
 	pthread_mutex_lock(&file->lock);
@@ -346,7 +340,7 @@ int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
 		*out = lease;
 		return 0;
 	}
-	r = refuse(why, PINLEASE_AT_GUARD, PINLEASE_WHY_BROKEN, -EAGAIN);
+	r = pl_refuse(why, PINLEASE_AT_GUARD, PINLEASE_WHY_BROKEN, -EAGAIN);
 leave:
 	if (pl_lease_unpin(lease)) {
 		pl_lease_orphan(lease);

@@ -104,8 +104,6 @@ int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
  */
 static bool sync_may_clear(struct pinlease *lease)
 {
-	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD))
-		return false;
 	pl_account_barrier();
 	return !pl_account_in_flight(&lease->account);
 }

@@ -14,6 +14,12 @@ void pl_why_set(struct pinlease_why *why, uint32_t stage, uint32_t reason, int e
 	*why = (struct pinlease_why){ .stage = stage, .reason = reason, .sys_errno = err < 0 ? -err : err };
 }
 
+int pl_refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
+{
+	pl_why_set(why, stage, reason, 0);
+	return err;
+}
+
 bool pl_lease_wants(const struct pinlease *lease)
 {
 	return pl_lease_state((struct pinlease *)(uintptr_t)lease) == PINLEASE_REVOKED && !lease->releasing &&
