@@ -88,7 +88,6 @@ int pl_sys_anchor_new(int fd, int *anchor);
 void pl_sys_anchor_free(int anchor);	/* gives the reference up, whoever else holds the anchor */
 
 ssize_t pl_sys_read_text(const char *path, char *buf, size_t cap);	/* NUL-terminated; bytes read */
-ssize_t pl_sys_read_link(const char *path, char *buf, size_t cap);
 /* Calls fn for each numeric name in a directory (/proc, /proc/PID/fd) until it answers non-zero. */
 int pl_sys_each_number(const char *path, int (*fn)(void *arg, int number), void *arg);
 /* As pl_sys_stat, by path, following links: dev, ino and mode only. */

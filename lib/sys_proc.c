@@ -46,15 +46,6 @@ ssize_t pl_sys_read_text(const char *path, char *buf, size_t cap)
 	return (ssize_t)used;
 }
 
-ssize_t pl_sys_read_link(const char *path, char *buf, size_t cap)
-{
-	ssize_t n = sys_ret_size(readlink(path, buf, cap - 1));
-
-	if (n >= 0)
-		buf[n] = '\0';
-	return n;
-}
-
 int pl_sys_each_number(const char *path, int (*fn)(void *arg, int number), void *arg)
 {
 	DIR *dir = opendir(path);

@@ -189,14 +189,6 @@ ssize_t pl_sys_read_text(const char *path, char *buf, size_t cap)
 	return n;
 }
 
-ssize_t pl_sys_read_link(const char *path, char *buf, size_t cap)
-{
-	(void)path;
-	(void)buf;
-	(void)cap;
-	return sim_enter("read_link", SIM_FAST) ? -ENOENT : -ENOENT;
-}
-
 static int own_fds(int (*fn)(void *arg, int number), void *arg)
 {
 	int fd, r = 0;
