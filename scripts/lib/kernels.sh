@@ -205,7 +205,7 @@ make_initramfs() {
 	[ -s "$out" ] || {
 		say "making the initramfs of $(basename "$kernel")"
 		work=$(mktemp -d)
-		mkdir -p "$work"/{bin,dev,proc,sys,root,work,see,modules}
+		mkdir -p "$work"/{bin,dev,proc,sys,root,pinlease,see,modules}
 		cp /bin/busybox "$work/bin/"
 		cp "$PL_TOP/scripts/lib/guest-early" "$work/init"
 		chmod +x "$work/init"
@@ -214,7 +214,8 @@ make_initramfs() {
 			cp "$modules/$file" "$work/modules/"
 			basename "$file" >> "$work/modules/order"
 		done
-		rm -f "$kernel"/initramfs-*
+		# Trees of different age may boot side by side: what was made lately stays.
+		find "$kernel" -name 'initramfs-*' -mtime +7 -delete
 		(cd "$work" && find . | cpio -o -H newc --quiet | gzip -1) > "$out.new" && mv "$out.new" "$out"
 		rm -rf "$work"
 	}
