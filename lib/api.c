@@ -11,11 +11,6 @@
 
 #define FILE_FLAGS PINLEASE_F_NO_ANCHOR
 
-static struct pl_env *lease_env(struct pinlease *lease)
-{
-	return lease->file->env;
-}
-
 PL_API int pinlease_ctx_new(const struct pinlease_ctx_opts *opts, struct pinlease_ctx **ctx)
 {
 	struct pinlease_ctx_opts o;
@@ -40,7 +35,7 @@ PL_API int pinlease_ctx_fd(const struct pinlease_ctx *ctx)
 {
 	if (!ctx)
 		return -EINVAL;
-	return pl_env_forked(&ctx->env) ? -ECHILD : ctx->env.events.fd;
+	return pl_forked(ctx->env.fork_gen) ? -ECHILD : ctx->env.events.fd;
 }
 
 PL_API int pinlease_ctx_next_event(struct pinlease_ctx *ctx, struct pinlease_event *ev)
@@ -50,7 +45,7 @@ PL_API int pinlease_ctx_next_event(struct pinlease_ctx *ctx, struct pinlease_eve
 
 	if (!ctx || !ev || !pl_opts_fits(sizeof(e), ev))
 		return -EINVAL;
-	if (pl_env_forked(&ctx->env))
+	if (pl_forked(ctx->env.fork_gen))
 		return -ECHILD;
 	r = pl_ctx_next_event(ctx, &e);
 	if (r > 0)
@@ -100,7 +95,7 @@ PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path,
 
 	if (!ctx || !path || !file)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
-	if (pl_env_forked(&ctx->env))
+	if (pl_forked(ctx->env.fork_gen))
 		return -ECHILD;
 	r = file_opts(opts, &o, why);
 	if (!r)
@@ -124,7 +119,7 @@ PL_API int pinlease_file_attach(struct pinlease_ctx *ctx, int fd, const struct p
 
 	if (!ctx || !file)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
-	if (pl_env_forked(&ctx->env))
+	if (pl_forked(ctx->env.fork_gen))
 		return -ECHILD;
 	r = file_opts(opts, &o, why);
 	if (r)
@@ -142,7 +137,7 @@ PL_API int pinlease_file_close(struct pinlease_file *file)
 {
 	if (!file)
 		return 0;
-	if (pl_env_forked(file->env)) {
+	if (pl_forked(file->fork_gen)) {
 		pl_sys_free(file);
 		return 0;
 	}
@@ -153,14 +148,14 @@ PL_API int pinlease_file_truncate(struct pinlease_file *file, uint64_t len)
 {
 	if (!file)
 		return -EINVAL;
-	return pl_env_forked(file->env) ? -ECHILD : pl_file_truncate(file, len);
+	return pl_forked(file->fork_gen) ? -ECHILD : pl_file_truncate(file, len);
 }
 
 PL_API int pinlease_file_allocate(struct pinlease_file *file, int mode, uint64_t off, uint64_t len)
 {
 	if (!file)
 		return -EINVAL;
-	return pl_env_forked(file->env) ? -ECHILD : pl_file_allocate(file, mode, off, len);
+	return pl_forked(file->fork_gen) ? -ECHILD : pl_file_allocate(file, mode, off, len);
 }
 
 PL_API int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len,
@@ -172,7 +167,7 @@ PL_API int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t l
 
 	if (!file || !lease)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
-	if (pl_env_forked(file->env))
+	if (pl_forked(file->fork_gen))
 		return -ECHILD;
 	r = pl_opts_in(&o, sizeof(o), sizeof(o), opts);
 	if (r)
@@ -184,8 +179,8 @@ PL_API int pinlease_release(struct pinlease *lease)
 {
 	if (!lease)
 		return 0;
-	if (pl_env_forked(lease_env(lease))) {
-		pl_sys_free(lease);
+	if (pl_forked(lease->fork_gen)) {
+		pl_lease_forget(lease);
 		return 0;
 	}
 	return pl_lease_release(lease);
@@ -195,14 +190,14 @@ PL_API int pinlease_restore(struct pinlease *lease, struct pinlease_why *why)
 {
 	if (!lease)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
-	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_restore(lease, why);
+	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_restore(lease, why);
 }
 
 PL_API int pinlease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_access, uint32_t *index)
 {
 	if (!lease || !pd || !index)
 		return -EINVAL;
-	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_mr_add(lease, pd, ibv_access, index);
+	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_mr_add(lease, pd, ibv_access, index);
 }
 
 PL_API int pinlease_view_get(struct pinlease *lease, uint32_t mr_index, struct pinlease_view *view)
@@ -212,7 +207,7 @@ PL_API int pinlease_view_get(struct pinlease *lease, uint32_t mr_index, struct p
 
 	if (!lease || !view || view->size < sizeof(v))
 		return -EINVAL;
-	if (pl_env_forked(lease_env(lease)))
+	if (pl_forked(lease->fork_gen))
 		return -ECHILD;
 	r = pl_lease_view(lease, mr_index, &v);
 	return r ? r : pl_opts_out(&v, sizeof(v), sizeof(v), view);
@@ -222,7 +217,7 @@ PL_API int pinlease_ack(struct pinlease *lease, uint32_t gen)
 {
 	if (!lease)
 		return -EINVAL;
-	if (pl_env_forked(lease_env(lease)))
+	if (pl_forked(lease->fork_gen))
 		return -ECHILD;
 	pl_lease_ack(lease, gen);
 	return 0;
@@ -234,7 +229,7 @@ PL_API int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_inf
 
 	if (!lease || !info || info->size < sizeof(i))
 		return -EINVAL;
-	if (pl_env_forked(lease_env(lease)))
+	if (pl_forked(lease->fork_gen))
 		return -ECHILD;
 	pl_lease_get_info(lease, &i);
 	return pl_opts_out(&i, sizeof(i), sizeof(i), info);
@@ -244,7 +239,7 @@ PL_API int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_inf
 static __attribute__((noinline, cold)) int begin_slow(struct pinlease *lease, uint32_t n, uint32_t *gen,
 						      int err)
 {
-	if (pl_env_forked(lease_env(lease)))
+	if (pl_forked(lease->fork_gen))
 		return -ECHILD;
 	if (err != -EALREADY)
 		err = pl_account_begin(&lease->account, n, gen);
@@ -268,7 +263,7 @@ PL_API int pinlease_dma_begin(struct pinlease *lease, uint32_t n, uint32_t *gen)
 static __attribute__((noinline, cold)) void end_slow(struct pinlease *lease, uint32_t n, uint32_t gen,
 						     int err)
 {
-	if (pl_env_forked(lease_env(lease)))
+	if (pl_forked(lease->fork_gen))
 		return;
 	if (err != -EALREADY)
 		err = pl_account_end(&lease->account, n, gen);
@@ -293,21 +288,21 @@ PL_API int pinlease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t le
 {
 	if (!lease)
 		return -EINVAL;
-	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_mark_dirty(lease, off, len);
+	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_mark_dirty(lease, off, len);
 }
 
 PL_API int pinlease_sync(struct pinlease *lease, uint64_t off, uint64_t len, uint32_t flags)
 {
 	if (!lease || flags)
 		return -EINVAL;
-	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_sync(lease, off, len);
+	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_sync(lease, off, len);
 }
 
 PL_API int pinlease_save(struct pinlease *lease, int fd)
 {
 	if (!lease)
 		return -EINVAL;
-	return pl_env_forked(lease_env(lease)) ? -ECHILD : pl_lease_save(lease, fd);
+	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_save(lease, fd);
 }
 
 PL_API const char *pinlease_version(void)

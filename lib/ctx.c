@@ -75,8 +75,9 @@ free_ctx:
 
 int pl_ctx_free(struct pinlease_ctx *ctx)
 {
-	if (pl_env_forked(&ctx->env)) {
+	if (pl_forked(ctx->env.fork_gen)) {
 		/* The threads are the parent's; so is the state of every lock. */
+		pl_sys_free(ctx->env.registry.by_fd);
 		pl_sys_free(ctx);
 		return 0;
 	}

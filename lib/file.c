@@ -118,6 +118,7 @@ static int file_init(struct pinlease_file *file, struct pl_env *env, int fd,
 	pl_list_init(&file->buried);
 	pl_work_init(&file->work, pl_file_run);
 	file->env = env;
+	file->fork_gen = env->fork_gen;
 	file->fd = fd;
 	file->anchor = -1;
 	file->access = opts->access ? opts->access : PINLEASE_WRITE;

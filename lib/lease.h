@@ -70,6 +70,7 @@ void pl_lease_get_info(struct pinlease *lease, struct pinlease_lease_info *info)
 int pl_lease_mr_add(struct pinlease *lease, struct ibv_pd *pd, uint32_t ibv_access, uint32_t *index);
 void pl_lease_orphan(struct pinlease *lease); /* not locked: INIT, still registered; tries to undo it */
 int pl_lease_release(struct pinlease *lease);
+void pl_lease_forget(struct pinlease *lease);		/* a forked child's release: memory only */
 void pl_lease_destroy(struct pinlease *lease);		/* not locked, off every list: memory, slots */
 
 /* file.c, file_change.c */

@@ -252,6 +252,7 @@ static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, con
 		return r;
 	}
 	lease->file = file;
+	lease->fork_gen = file->fork_gen;
 	lease->user = o->user;
 	lease->off = off;
 	lease->len = len;

@@ -93,3 +93,12 @@ int pl_lease_release(struct pinlease *lease)
 	pl_lease_destroy(lease);
 	return 0;
 }
+
+/* In a forked child: the mappings are not there (MADV_DONTFORK); the locks are the parent's. */
+void pl_lease_forget(struct pinlease *lease)
+{
+	if (lease->regs != &lease->first)
+		pl_sys_free(lease->regs);
+	pl_sys_free((void *)lease->staged.dirty);
+	pl_sys_free(lease);
+}

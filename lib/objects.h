@@ -55,6 +55,7 @@ struct pinlease_file {
 	struct pl_env *env;			/* constant, with what follows */
 	struct pl_fileid id;
 	uint32_t access, flags;
+	uint32_t fork_gen;			/* of its own, as a lease: a child may free its ctx first */
 	int fd, anchor;				/* anchor -1: none */
 	struct pl_map base;			/* seal: the whole file, mapped before it was sealed */
 	bool came_sealed;
@@ -93,6 +94,7 @@ struct pinlease {
 	uint64_t iova;
 	uint64_t deadline_ns, restore_ns;	/* durations; restore 0: never given up */
 	uint32_t flags, access;
+	uint32_t fork_gen;
 	uint32_t mode, mode_reason;
 	struct pl_map map;			/* the file's pages, or what was there before staged memory */
 	struct pl_staged staged;
@@ -121,9 +123,10 @@ struct pinlease {
 	bool orphan;				/* INIT: its acquire failed, but it is registered */
 };
 
-static inline bool pl_env_forked(const struct pl_env *env)
+/* Is what was made in this generation of forks the parent's? */
+static inline bool pl_forked(uint32_t fork_gen)
 {
-	return pl_unlikely(env->fork_gen != pl_fork_generation());
+	return pl_unlikely(fork_gen != pl_fork_generation());
 }
 
 static inline enum pinlease_state pl_lease_state(struct pinlease *lease)
