@@ -229,10 +229,10 @@ struct pinlease_lease_info {		/* for people and logs: consistent, but old when y
 
 /*
  * ctx: threads, event queue, statistics. Makes one thread that waits for the
- * reserved signal (the breaker) and a small pool of workers; all signals are
- * blocked in them. signo must be in SIGRTMIN..SIGRTMAX, and the application must
- * leave it alone: its default action kills the process. -EINVAL, -ENOMEM, -EAGAIN
- * (threads), -EMFILE. Does not block.
+ * reserved signal (the breaker), one that looks for what that has missed, and a
+ * small pool of workers; all signals are blocked in them. signo must be in
+ * SIGRTMIN..SIGRTMAX, and the application must leave it alone: its default action
+ * kills the process. -EINVAL, -ENOMEM, -EAGAIN (threads), -EMFILE. Does not block.
  */
 int pinlease_ctx_new(const struct pinlease_ctx_opts *opts, struct pinlease_ctx **ctx);
 /* Joins the threads. -EBUSY while the ctx has files: nothing is freed then. */

@@ -27,6 +27,7 @@ static void break_time_read(struct pl_env *env)
 struct batch {
 	struct pinlease_file *file[BATCH];
 	unsigned int count;
+	bool may_fence;
 };
 
 static void batch_answer(struct batch *batch)
@@ -38,7 +39,7 @@ static void batch_answer(struct batch *batch)
 	/* One for all: pairs with the light barrier of dma_begin and dma_end (account.h). */
 	pl_account_barrier();
 	for (i = 0; i < batch->count; i++) {
-		pl_file_answer(batch->file[i]);
+		pl_file_answer(batch->file[i], batch->may_fence);
 		pl_file_put(batch->file[i]);
 	}
 	batch->count = 0;
@@ -81,27 +82,13 @@ static void breaks_answer(struct pl_env *env, struct batch *batch, const sigset_
 	batch_answer(batch);
 }
 
-static void slow_pass_file(void *arg, struct pl_registered *obj)
-{
-	batch_add(arg, pl_container(obj, struct pinlease_file, registered));
-}
-
-static void slow_pass(struct pl_env *env, struct batch *batch)
-{
-	break_time_read(env);
-	pl_registry_each(&env->registry, slow_pass_file, batch);
-	batch_answer(batch);
-}
-
 static void *breaker_main(void *arg)
 {
 	struct pl_breaker *b = arg;
 	struct pl_env *env = b->env;
-	struct batch batch = { .count = 0 };
-	uint64_t next;
+	struct batch batch = { .may_fence = true };
 	siginfo_t info;
 	sigset_t set;
-	int r;
 
 	pthread_mutex_lock(&b->lock);
 	env->breaker_tid = pl_sys_thread_id();
@@ -115,17 +102,53 @@ static void *breaker_main(void *arg)
 	 */
 	sigemptyset(&set);
 	sigaddset(&set, env->signo);
-	next = pl_sys_now() + SLOW_PASS_NS;
-	while (!atomic_load(&b->stop)) {
-		r = pl_sys_wait_signal(&set, &info, pl_sub_sat(next, pl_sys_now()));
-		if (r > 0)
+	/* Not for ever: the signal that says stop may be the one that does not fit into the queue. */
+	while (!atomic_load(&b->stop))
+		if (pl_sys_wait_signal(&set, &info, SLOW_PASS_NS) > 0)
 			breaks_answer(env, &batch, &set, &info);
-		if (pl_sys_now() >= next) {
-			slow_pass(env, &batch);
-			next = pl_sys_now() + SLOW_PASS_NS;
-		}
-	}
 	return NULL;
+}
+
+static void slow_pass_file(void *arg, struct pl_registered *obj)
+{
+	batch_add(arg, pl_container(obj, struct pinlease_file, registered));
+}
+
+static void *slow_main(void *arg)
+{
+	struct pl_breaker *b = arg;
+	struct batch batch = { .may_fence = false };
+	uint64_t next = pl_sys_now() + SLOW_PASS_NS;
+
+	pthread_mutex_lock(&b->lock);
+	while (!atomic_load(&b->stop)) {
+		if (pl_sys_cond_wait(&b->cond, &b->lock, next) != -ETIMEDOUT)
+			continue;
+		pthread_mutex_unlock(&b->lock);
+		break_time_read(b->env);
+		pl_registry_each(&b->env->registry, slow_pass_file, &batch);
+		batch_answer(&batch);
+		next = pl_sys_now() + SLOW_PASS_NS;
+		pthread_mutex_lock(&b->lock);
+	}
+	pthread_mutex_unlock(&b->lock);
+	return NULL;
+}
+
+static void breaker_end(struct pl_breaker *b)
+{
+	pthread_mutex_lock(&b->lock);
+	atomic_store(&b->stop, true);
+	pthread_cond_broadcast(&b->cond);
+	pthread_mutex_unlock(&b->lock);
+	pl_sys_signal_thread(b->thread, b->env->signo);
+	pl_sys_thread_join(b->thread);
+}
+
+static void breaker_fini(struct pl_breaker *b)
+{
+	pthread_cond_destroy(&b->cond);
+	pthread_mutex_destroy(&b->lock);
 }
 
 int pl_breaker_start(struct pl_breaker *b, struct pl_env *env)
@@ -139,24 +162,24 @@ int pl_breaker_start(struct pl_breaker *b, struct pl_env *env)
 	pthread_mutex_init(&b->lock, NULL);
 	break_time_read(env);
 	r = pl_sys_thread_new(breaker_main, b, "pinlease-break", &b->thread);
-	if (r) {
-		pthread_cond_destroy(&b->cond);
-		pthread_mutex_destroy(&b->lock);
-		return r;
-	}
+	if (r)
+		goto fini;
 	pthread_mutex_lock(&b->lock);
 	while (!b->started)
 		pl_sys_cond_wait(&b->cond, &b->lock, PL_NEVER);
 	pthread_mutex_unlock(&b->lock);
-	return 0;
+	r = pl_sys_thread_new(slow_main, b, "pinlease-slow", &b->slow);
+	if (!r)
+		return 0;
+	breaker_end(b);
+fini:
+	breaker_fini(b);
+	return r;
 }
 
 void pl_breaker_stop(struct pl_breaker *b)
 {
-	atomic_store(&b->stop, true);
-	/* Should the queue of signals be full, the slow pass sees it. */
-	pl_sys_signal_thread(b->thread, b->env->signo);
-	pl_sys_thread_join(b->thread);
-	pthread_cond_destroy(&b->cond);
-	pthread_mutex_destroy(&b->lock);
+	breaker_end(b);
+	pl_sys_thread_join(b->slow);
+	breaker_fini(b);
 }

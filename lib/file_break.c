@@ -83,7 +83,11 @@ out:
 	return marked;
 }
 
-/* Short enough for the breaker itself: a single small registration that is idle. */
+/*
+ * Short enough for the breaker itself: a single small registration that is idle. Another
+ * thread's turn would come 15 us later, as much again as all the rest. Should the device
+ * hang all the same, the slow pass, which never gets here, goes on with other breaks.
+ */
 static bool lease_is_short(const struct pinlease *lease)
 {
 	return !pl_lease_writes_back(lease) && !lease->syncers && lease->now_len <= 4u << 20 &&
@@ -91,7 +95,7 @@ static bool lease_is_short(const struct pinlease *lease)
 	       lease->reg_count == 1 && lease->link.next == lease->link.prev;
 }
 
-void pl_file_answer(struct pinlease_file *file)
+void pl_file_answer(struct pinlease_file *file, bool may_fence)
 {
 	struct pl_list *pos;
 	struct pinlease *lease, *inline_one = NULL;
@@ -103,7 +107,7 @@ void pl_file_answer(struct pinlease_file *file)
 		if (pl_lease_state(lease) == PINLEASE_BREAKING && !pl_lease_look(lease, now)) {
 			pl_lease_queue(lease, lease->until_ns);
 		} else if (pl_lease_state(lease) == PINLEASE_FENCING && !lease->fenced && !lease->busy) {
-			if (lease_is_short(lease))
+			if (may_fence && lease_is_short(lease))
 				inline_one = lease;
 			else
 				pl_lease_queue(lease, 0);

@@ -33,9 +33,10 @@ struct many {
 	struct pinlease *lease[FILES];
 	struct sim_opener *opener[FILES];
 	const char *path[FILES];
+	int files;
 };
 
-static void many_open(struct world *w, struct many *m)
+static void many_open(struct world *w, struct many *m, int files)
 {
 	struct pinlease_opts o = { .size = sizeof(o),
 				   .mode = PINLEASE_MODE_STAGED,
@@ -45,7 +46,8 @@ static void many_open(struct world *w, struct many *m)
 	char name[16];
 	int i;
 
-	for (i = 0; i < FILES; i++) {
+	m->files = files;
+	for (i = 0; i < files; i++) {
 		snprintf(name, sizeof(name), "many%d", i);
 		m->path[i] = sim_file(name, SIM_PAGE);
 		assert_int_equal(pinlease_file_open(w->ctx, m->path[i], NULL, NULL, &m->file[i]), 0);
@@ -59,7 +61,7 @@ static void many_close(struct many *m)
 {
 	int i;
 
-	for (i = 0; i < FILES; i++) {
+	for (i = 0; i < m->files; i++) {
 		assert_int_equal(pinlease_release(m->lease[i]), 0);
 		assert_int_equal(pinlease_file_close(m->file[i]), 0);
 	}
@@ -72,7 +74,7 @@ static void test_many_at_once(struct world *w)
 	int i;
 
 	world_open(w, PINLEASE_WRITE);
-	many_open(w, &m);
+	many_open(w, &m, FILES);
 	sim_signal_room(8);
 	/* At once: the breaker reads none of them before the last one is sent. */
 	sim_stop();
@@ -98,7 +100,7 @@ static void test_many_one_slow(struct world *w)
 	int i;
 
 	world_open(w, PINLEASE_WRITE);
-	many_open(w, &m);
+	many_open(w, &m, FILES);
 	sim_slow("pwrite", 2 * SIM_S);
 	for (i = 0; i < FILES; i++)
 		m.opener[i] = sim_truncate(m.path[i], 0);
@@ -127,7 +129,7 @@ static void test_all_disks_slow(struct world *w)
 	/* Two leases: not the breaker's own work. */
 	world_lease(w, 0, SIM_PAGE, NULL);
 	world_lease(w, SIM_PAGE, SIM_PAGE, NULL);
-	many_open(w, &m);
+	many_open(w, &m, FILES);
 	for (i = 0; i < 10; i++) {
 		assert_int_equal(pinlease_release(m.lease[i]), 0);
 		assert_int_equal(pinlease_acquire(m.file[i], 0, SIM_PAGE, &slow, NULL, &m.lease[i]), 0);
@@ -141,6 +143,46 @@ static void test_all_disks_slow(struct world *w)
 	for (i = 0; i < 10; i++)
 		world_opener_in(m.opener[i], 17 * SIM_S);
 	sim_slow("pwrite", 0);
+	many_close(&m);
+	world_close(w);
+}
+
+#define HUNG 6 /* more than there are workers: the breaker hangs, and all of them */
+
+static void hang(void *arg)
+{
+	(void)arg;
+	sim_sleep(10 * SIM_S);
+}
+
+/*
+ * A device that does not come back from a deregistration: the first one hangs in the
+ * breaker, the next ones in the workers. Whose lease is on no device is let on by the
+ * next slow pass all the same, and the openers of the others once the device is back.
+ */
+static void test_device_hangs(struct world *w)
+{
+	struct sim_opener *alone;
+	const char *path;
+	struct many m;
+	int i;
+
+	world_open(w, PINLEASE_WRITE);
+	path = sim_file("no-device", SIM_PAGE);
+	assert_int_equal(pinlease_file_close(w->file), 0);
+	assert_int_equal(pinlease_file_open(w->ctx, path, NULL, NULL, &w->file), 0);
+	world_lease(w, 0, SIM_PAGE, &(struct pinlease_opts){ .pd = WORLD_NO_PD });
+	many_open(w, &m, HUNG + 1);
+	for (i = 1; i <= HUNG; i++) {
+		sim_hook("dereg_mr", 1, hang, NULL);
+		m.opener[i] = sim_truncate(m.path[i], 0);
+		sim_sleep(SLOW_PASS + 10 * SIM_MS);
+		assert_false(sim_opener_done(m.opener[i]));
+	}
+	alone = sim_truncate(path, 0);
+	world_opener_in(alone, SLOW_PASS + SHORT_NS);
+	for (i = 1; i <= HUNG; i++)
+		world_opener_in(m.opener[i], 30 * SIM_S);
 	many_close(&m);
 	world_close(w);
 }
@@ -288,6 +330,7 @@ int main(void)
 		world_test(test_many_at_once),
 		world_test(test_many_one_slow),
 		world_test(test_all_disks_slow),
+		world_test(test_device_hangs),
 		world_test(test_stale_signals),
 		world_test(test_number_reused_by_another_file),
 		world_test(test_process_directed_signals),
