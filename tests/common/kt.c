@@ -128,13 +128,16 @@ static void undertake(int signo)
 		if (kt_room->calls[i].pid > 0)
 			kill(kt_room->calls[i].pid, SIGKILL);
 	if (kt_room->break_time >= 0)
-		kt_write_number("/proc/sys/fs/lease-break-time", kt_room->break_time);
+		kt_write_number(KT_BREAK_TIME, kt_room->break_time);
 	for (int i = KT_MOUNTS - 1; i >= 0; i--) {
 		if (!kt_room->mounts[i][0])
 			continue;
 		umount2(kt_room->mounts[i], MNT_DETACH);
 		rmdir(kt_room->mounts[i]);
 	}
+	/* After the mounts: what hugetlbfs still has of them is not given back to the system. */
+	if (kt_room->hugepages >= 0)
+		kt_write_number(KT_HUGEPAGES, kt_room->hugepages);
 	if (kt_room->base[0])
 		rmdir(kt_room->base);
 	_exit(0);
@@ -250,7 +253,7 @@ void kt_init(void)
 	kt_room = mmap(NULL, sizeof(*kt_room), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (kt_room == MAP_FAILED)
 		init_failed("mmap");
-	kt_room->break_time = -1;
+	kt_room->break_time = kt_room->hugepages = -1;
 	if (!geteuid()) {
 		if (unshare(CLONE_NEWNS))
 			init_failed("unshare");

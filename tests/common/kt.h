@@ -40,7 +40,7 @@ uint64_t kt_now(void); /* CLOCK_MONOTONIC, ns */
 void kt_sleep_ms(unsigned int ms);
 bool kt_kernel_from(unsigned int major, unsigned int minor); /* running kernel is that or newer */
 
-/* Zeroed memory shared with every helper, given back when the test ends; NULL when the 4 MiB are used up. */
+/* Zeroed memory shared with every helper, given back when the test ends; NULL when the 16 MiB are used up. */
 void *kt_shared(size_t size);
 
 /* File systems */
@@ -50,12 +50,13 @@ struct kt_fs {
 };
 
 /*
- * A new, empty file system of type tmpfs, ext4, xfs, btrfs or hugetlbfs (the last one
- * needs reserved pages), mounted and checked to be what was asked for by its statfs
- * magic. All but tmpfs and hugetlbfs lie on a loop device over a memfd. mib is a
- * lower bound (xfs and btrfs have their own minimum). -EPERM without root.
+ * A new, empty file system, mounted and checked to be what was asked for by its statfs
+ * magic. tmpfs, hugetlbfs (see kt_hugepages); ext4, xfs, xfs_noreflink, btrfs on a loop
+ * device over a memfd; ext4_dax and xfs_dax (dax=always) on /dev/pmem0, -ENODEV without
+ * one. mib is a lower bound (xfs and btrfs have their own minimum). -EPERM without root.
  */
 int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib);
+int kt_fs_overlay(struct kt_fs *fs, const struct kt_fs *below); /* overlayfs, its layers folders of below */
 void kt_fs_drop(struct kt_fs *fs); /* early; otherwise done at exit */
 
 /* Make dir/name of size bytes, written and synced (no holes), and put its path into path. */
@@ -63,6 +64,14 @@ int kt_file(char path[KT_PATH_MAX], const char *dir, const char *name, size_t si
 
 /* Set /proc/sys/fs/lease-break-time; the old value comes back at exit. -EACCES without root. */
 int kt_break_time(unsigned int seconds);
+/* Set vm.nr_hugepages; the old number comes back at exit. -ENOMEM: the system could not gather so many. */
+int kt_hugepages(unsigned int pages);
+
+/*
+ * The device-dax character device of a guest with --pmem, made of /dev/pmem1 if there is
+ * none yet (it stays), and its size. -ENODEV: there is neither.
+ */
+int kt_devdax(char path[KT_PATH_MAX], uint64_t *size);
 
 /* Leases and signals of the calling thread */
 

@@ -24,32 +24,46 @@
 
 extern char **environ;
 
-/* min_mib is what the mkfs of Debian 12 asks for at least. */
+/*
+ * min_mib is what the mkfs of Debian 12 asks for at least; --unsupported lets mkfs.xfs
+ * take the 256 MiB that a guest's /dev/pmem0 has. device NULL: a loop device, if mkfs is set.
+ */
 static const struct fs_kind {
-	const char *type;
+	const char *name, *type;
 	long magic;
 	unsigned int min_mib;
-	const char *mkfs[8]; /* the device is appended; none for file systems without one */
+	const char *mkfs[10]; /* the device is appended; none for file systems without one */
+	const char *device, *options;
 } kinds[] = {
-	{ "tmpfs", TMPFS_MAGIC, 1, { NULL } },
-	{ "hugetlbfs", HUGETLBFS_MAGIC, 2, { NULL } },
-	{ "ext4", EXT4_SUPER_MAGIC, 8, { "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard" } },
-	{ "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K" } },
-	{ "btrfs", BTRFS_SUPER_MAGIC, 256, { "mkfs.btrfs", "-q", "-f", "-K" } },
+	{ "tmpfs", "tmpfs", TMPFS_MAGIC, 1, { NULL }, NULL, NULL },
+	{ "hugetlbfs", "hugetlbfs", HUGETLBFS_MAGIC, 2, { NULL }, NULL, NULL },
+	{ "ext4", "ext4", EXT4_SUPER_MAGIC, 8,
+	  { "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard" }, NULL, NULL },
+	{ "xfs", "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1" },
+	  NULL, NULL },
+	{ "xfs_noreflink", "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=0" },
+	  NULL, NULL },
+	{ "btrfs", "btrfs", BTRFS_SUPER_MAGIC, 256, { "mkfs.btrfs", "-q", "-f", "-K" }, NULL, NULL },
+	{ "ext4_dax", "ext4", EXT4_SUPER_MAGIC, 0,
+	  { "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard" }, "/dev/pmem0", "dax=always" },
+	{ "xfs_dax", "xfs", XFS_SUPER_MAGIC, 0,
+	  { "mkfs.xfs", "-q", "-f", "-K", "--unsupported", "-m", "reflink=0" }, "/dev/pmem0",
+	  "dax=always" },
 };
 
-static int run_mkfs(const struct fs_kind *kind, const char *device)
+int kt_run(const char *const *args, const char *last)
 {
 	posix_spawn_file_actions_t actions;
-	char *argv[10];
+	char *argv[16];
 	int n = 0, status, ret;
 	pid_t pid;
 
-	while (kind->mkfs[n]) {
-		argv[n] = strdup(kind->mkfs[n]);
+	while (args[n] && n < 14) {
+		argv[n] = strdup(args[n]);
 		n++;
 	}
-	argv[n++] = strdup(device);
+	if (last)
+		argv[n++] = strdup(last);
 	argv[n] = NULL;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
@@ -103,13 +117,26 @@ static int mount_image(const struct fs_kind *kind, const char *dir, unsigned int
 	else if ((loop = loop_open(image, device)) < 0)
 		ret = loop;
 	if (!ret)
-		ret = run_mkfs(kind, device);
+		ret = kt_run(kind->mkfs, device);
 	if (!ret && mount(device, dir, kind->type, 0, NULL))
 		ret = -errno;
 	if (loop >= 0)
 		close(loop);
 	if (image >= 0)
 		close(image);
+	return ret;
+}
+
+/* Whatever was on the device is gone. */
+static int mount_device(const struct fs_kind *kind, const char *dir)
+{
+	int ret;
+
+	if (access(kind->device, F_OK))
+		return -ENODEV;
+	ret = kt_run(kind->mkfs, kind->device);
+	if (!ret && mount(kind->device, dir, kind->type, 0, kind->options))
+		ret = -errno;
 	return ret;
 }
 
@@ -122,7 +149,9 @@ static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned i
 	if (mib < kind->min_mib)
 		mib = kind->min_mib;
 	snprintf(options, sizeof(options), "size=%uM", mib);
-	if (kind->mkfs[0])
+	if (kind->device)
+		ret = mount_device(kind, dir);
+	else if (kind->mkfs[0])
 		ret = mount_image(kind, dir, mib);
 	else if (mount("kt", dir, kind->type, 0, options))
 		ret = -errno;
@@ -163,7 +192,7 @@ int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)
 	int ret;
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (!strcmp(kinds[i].type, type))
+		if (!strcmp(kinds[i].name, type))
 			kind = &kinds[i];
 	if (!kind)
 		return -EINVAL;
@@ -177,6 +206,30 @@ int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)
 		fprintf(stderr, "kt_fs_make: %s on %s: %s\n", type, fs->dir, strerror(-ret));
 		kt_fs_drop(fs);
 	}
+	return ret;
+}
+
+int kt_fs_overlay(struct kt_fs *fs, const struct kt_fs *below)
+{
+	static const char *const part[] = { "lower", "upper", "work" };
+	char path[3][KT_PATH_MAX], options[3 * KT_PATH_MAX + 64];
+	struct statfs sfs;
+	int ret = mount_point(fs->dir);
+
+	for (int i = 0; !ret && i < 3; i++) {
+		snprintf(path[i], sizeof(path[i]), "%.64s/%s", below->dir, part[i]);
+		if (mkdir(path[i], 0755))
+			ret = -errno;
+	}
+	if (ret)
+		return ret;
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=%s,workdir=%s", path[0], path[1], path[2]);
+	if (mount("kt", fs->dir, "overlay", 0, options))
+		ret = -errno;
+	else if (statfs(fs->dir, &sfs) || sfs.f_type != OVERLAYFS_SUPER_MAGIC)
+		ret = -ENODEV;
+	if (ret)
+		kt_fs_drop(fs);
 	return ret;
 }
 
@@ -215,13 +268,13 @@ int kt_file(char path[KT_PATH_MAX], const char *dir, const char *name, size_t si
 	return ret;
 }
 
-int kt_break_time(unsigned int seconds)
+/* Sets a sysctl, and keeps what it was before the first time in *before, for the undertaker. */
+static int set_sysctl(const char *path, long long number, int *before)
 {
-	static const char path[] = "/proc/sys/fs/lease-break-time";
 	int old = -1;
 	FILE *f;
 
-	if (kt_room->break_time < 0) {
+	if (*before < 0) {
 		f = fopen(path, "re");
 		if (!f)
 			return -errno;
@@ -230,7 +283,29 @@ int kt_break_time(unsigned int seconds)
 		fclose(f);
 		if (old < 0)
 			return -EIO;
-		kt_room->break_time = old;
+		*before = old;
 	}
-	return kt_write_number(path, seconds);
+	return kt_write_number(path, number);
+}
+
+int kt_break_time(unsigned int seconds)
+{
+	return set_sysctl(KT_BREAK_TIME, seconds, &kt_room->break_time);
+}
+
+int kt_hugepages(unsigned int pages)
+{
+	unsigned int have = 0;
+	int ret = set_sysctl(KT_HUGEPAGES, pages, &kt_room->hugepages);
+	FILE *f;
+
+	if (ret)
+		return ret;
+	f = fopen(KT_HUGEPAGES, "re");
+	if (!f)
+		return -errno;
+	if (fscanf(f, "%u", &have) != 1)
+		have = 0;
+	fclose(f);
+	return have < pages ? -ENOMEM : 0;
 }
