@@ -138,7 +138,8 @@ enum pinlease_reason {
 	PINLEASE_WHY_PIN_REFUSED,	/* the kernel or the provider refused to register: why.sys_errno */
 	PINLEASE_WHY_DAX,		/* the kernel refuses long-term pins of fs-dax */
 	PINLEASE_WHY_NO_ODP,		/* the device does not do on-demand paging for this */
-	PINLEASE_WHY_DATA_CHECK,	/* the device failed the check of its own data path under ODP */
+	PINLEASE_WHY_DATA_CHECK,	/* the device failed the check of its data path under ODP, or
+					 * could not be put to it */
 	PINLEASE_WHY_BACKEND,		/* the application's backend said no */
 	PINLEASE_WHY_SEALED,		/* the file came sealed: writable only through opts.addr */
 	PINLEASE_WHY_NO_SEALS,		/* not a memfd, or one that refuses seals */

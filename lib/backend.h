@@ -22,6 +22,9 @@ extern const struct pinlease_backend
  */
 int pl_odp_by_name_ok(struct ibv_pd *pd, uint32_t *reason);
 
+/* What -ENOMEM of a provider means here: RLIMIT_MEMLOCK, or memory. */
+uint32_t pl_backend_memory_reason(void);
+
 /* Shared by the two: register as pin says, with extra access flags; deregister. */
 int pl_backend_register(struct ibv_pd *pd, const struct pinlease_pin *pin, uint32_t extra,
 			struct pinlease_handle *handle);

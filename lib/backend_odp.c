@@ -25,7 +25,10 @@ static int odp_capable(void *arg, const struct pinlease_pin *pin, uint32_t *reas
 		return err;
 	}
 	err = pl_datacheck_odp(pd);
-	if (err)
+	/* Out of memory says nothing about the device: another mode chosen for it would be an accident. */
+	if (err == -ENOMEM)
+		*reason = pl_backend_memory_reason();
+	else if (err)
 		*reason = PINLEASE_WHY_DATA_CHECK;
 	return err;
 }

@@ -8,9 +8,15 @@
 #include <errno.h>
 
 #include "backend.h"
+#include "sys.h"
 #include "verbs.h"
 
 #define BACKEND_WRITES (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
+
+uint32_t pl_backend_memory_reason(void)
+{
+	return pl_sys_memlock_limit() == UINT64_MAX ? PINLEASE_WHY_MEMORY : PINLEASE_WHY_MEMLOCK;
+}
 
 /* A write flag on a read lease would write pages whose guard knows no writer. */
 int pl_backend_register(struct ibv_pd *pd, const struct pinlease_pin *pin, uint32_t extra,

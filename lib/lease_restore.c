@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "backend.h"
 #include "culprit.h"
 #include "lease.h"
 #include "sys.h"
@@ -42,7 +43,7 @@ static bool lease_stop(void *arg)
 static int pin_reason(int err, uint32_t mode)
 {
 	if (err == -ENOMEM)
-		return pl_sys_memlock_limit() == UINT64_MAX ? PINLEASE_WHY_MEMORY : PINLEASE_WHY_MEMLOCK;
+		return (int)pl_backend_memory_reason();
 	return mode == PINLEASE_MODE_ODP ? PINLEASE_WHY_NO_ODP : PINLEASE_WHY_PIN_REFUSED;
 }
 

@@ -36,7 +36,7 @@
 	X(PIN_REFUSED, "the kernel or the device's driver refused the registration")                         \
 	X(DAX, "the kernel refuses long-term pins of fs-dax")                                                \
 	X(NO_ODP, "the device does not do on-demand paging for this")                                        \
-	X(DATA_CHECK, "the device put bytes in the wrong place when its on-demand paging was checked")       \
+	X(DATA_CHECK, "the device failed the check of its on-demand paging, or could not be put to it")      \
 	X(BACKEND, "the application's backend refused")                                                      \
 	X(SEALED, "the file was sealed before: it can be written only through a mapping made earlier")       \
 	X(NO_SEALS, "not a memfd, or one made without MFD_ALLOW_SEALING")                                    \

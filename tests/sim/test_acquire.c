@@ -86,6 +86,49 @@ static void test_refused(struct world *w)
 	world_close(w);
 }
 
+/*
+ * Memory is short while the device is checked. That says nothing about the device: an
+ * error with its reason, and not another mode, which would stay for the lease's life.
+ */
+static void test_no_memory_for_the_check(struct world *w)
+{
+	static const char *const calls[] = { "create_cq", "create_qp", "reg_mr" };
+	const struct pinlease_opts odp = { .mode = PINLEASE_MODE_ODP };
+	unsigned int i;
+
+	sim_file_system(SIM_EXT4);
+	world_open(w, PINLEASE_WRITE);
+	w->pd = sim_device(SIM_ODP_GOOD);
+	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		sim_fail(calls[i], 1, -ENOMEM, 1);
+		refused(w, &automatic, -ENOMEM, PINLEASE_AT_CHECK, PINLEASE_WHY_MEMORY, 0);
+	}
+	sim_memlock(65536);
+	sim_fail("reg_mr", 1, -ENOMEM, 1);
+	refused(w, &odp, -ENOMEM, PINLEASE_AT_CHECK, PINLEASE_WHY_MEMLOCK, 0);
+	sim_memlock(UINT64_MAX);
+	assert_int_equal(world_info(world_lease(w, 0, WORLD_SIZE, &automatic)).mode, PINLEASE_MODE_ODP);
+	world_close(w);
+}
+
+/* No port is active, so the check comes to no result: staged for now, and checked again the next time. */
+static void test_check_without_result(struct world *w)
+{
+	struct pinlease *lease;
+
+	sim_file_system(SIM_EXT4);
+	world_open(w, PINLEASE_WRITE);
+	w->pd = sim_device(SIM_ODP_GOOD);
+	sim_fail("query_port", 1, -ENETDOWN, 1);
+	lease = world_lease(w, 0, WORLD_SIZE, &automatic);
+	assert_int_equal(world_info(lease).mode, PINLEASE_MODE_STAGED);
+	assert_int_equal(world_info(lease).mode_reason, PINLEASE_WHY_DATA_CHECK);
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	assert_int_equal(world_info(world_lease(w, 0, WORLD_SIZE, &automatic)).mode, PINLEASE_MODE_ODP);
+	world_close(w);
+}
+
 /* A hole under a read lease: an O_DIRECT write into it would go unseen. */
 static void test_hole(struct world *w)
 {
@@ -263,6 +306,8 @@ int main(void)
 		world_test(test_choice),
 		world_test(test_read_pin_refused),
 		world_test(test_refused),
+		world_test(test_no_memory_for_the_check),
+		world_test(test_check_without_result),
 		world_test(test_hole),
 		world_test(test_who_is_in_the_way),
 		world_test(test_leased_already),
