@@ -150,6 +150,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_BEST,		/* chosen: reaches the file's pages, nothing better exists */
 	PINLEASE_WHY_ASKED,		/* chosen: asked for by name */
 	PINLEASE_WHY_OPEN,		/* open(2) said no: why.sys_errno */
+	PINLEASE_WHY_WOULD_BREAK,	/* probe: process why.pid holds a lease, which an open would break */
 	PINLEASE_WHY_LAST,		/* not a reason: one more than the last */
 };
 
@@ -226,6 +227,43 @@ struct pinlease_lease_info {		/* for people and logs: consistent, but old when y
 	uint64_t late;			/* begun in fenced generations and not yet ended */
 	uint64_t dirty_bytes;		/* staged: what a break would write back now */
 	uint64_t breaks;		/* so far */
+};
+
+#define PINLEASE_PROBE_FORCE (1u << 0)	/* break the lease that somebody holds on the file, and wait for it */
+#define PINLEASE_PROBE_NO_MEMBARRIER (1u << 0)	/* result: begin and end pay for a barrier each */
+#define PINLEASE_PROBE_CELLS 48		/* room; count are used */
+
+struct pinlease_probe_opts {
+	size_t size;
+	struct ibv_pd *pd;		/* NULL: no registration */
+	const struct pinlease_backend *backend;	/* not together with pd */
+	void *backend_arg;
+	uint64_t off, len;		/* as acquire's; len 0: a page at off, or what the file has of it */
+	uint32_t access;		/* ask about this one only; 0 = both */
+	uint32_t ibv_access;		/* of WRITE; READ gets what of it does not write */
+	uint32_t file_flags;		/* PINLEASE_F_* */
+	uint32_t flags;			/* PINLEASE_PROBE_FORCE */
+};
+
+struct pinlease_probe_cell {
+	uint32_t guard, mode, access;	/* never AUTO */
+	int32_t err;			/* 0: it works; or what file_open or acquire says */
+	struct pinlease_why why;	/* set if err is */
+};
+
+struct pinlease_probe_auto {
+	uint32_t access;		/* 0: was not asked about */
+	int32_t err;			/* 0, and guard, mode and mode_reason are set; else why */
+	uint32_t guard, mode, mode_reason;
+	struct pinlease_why why;
+};
+
+struct pinlease_probe_result {
+	size_t size;
+	uint32_t flags;			/* PINLEASE_PROBE_NO_MEMBARRIER */
+	uint32_t count;			/* of cells */
+	struct pinlease_probe_auto auto_read, auto_write;
+	struct pinlease_probe_cell cell[PINLEASE_PROBE_CELLS];
 };
 
 /*
@@ -345,8 +383,27 @@ int pinlease_sync(struct pinlease *lease, uint64_t off, uint64_t len, uint32_t f
  */
 int pinlease_save(struct pinlease *lease, int fd);
 
+/*
+ * What would file_open (of probe_fd: attach) and acquire say, here and now, for each guard,
+ * mode and access, and what would AUTO take? Each cell is tried, in the code that those
+ * calls run, and undone: the guard is taken for a moment, during which an opener waits;
+ * nothing is sealed, allocated, faulted in or written, so a full disk is not foreseen. A
+ * file that somebody leases is not opened: -EBUSY (WOULD_BREAK, why.pid), unless
+ * PROBE_FORCE, or access is READ and the lease is for reading. Set result->size. 0: the
+ * question is answered, whatever the cells say; else *result is untouched. -EINVAL, -E2BIG;
+ * open(2) of the path with O_PATH; -EBADF, -EISDIR, -EINVAL (NOT_REGULAR); -EBUSY (DEREG: the
+ * provider or backend keeps what it was given; the ctx stays busy). Makes file and lease
+ * of the ctx for the moment; its events are not the application's. May block.
+ */
+int pinlease_probe(struct pinlease_ctx *ctx, const char *path, const struct pinlease_probe_opts *opts,
+		   struct pinlease_why *why, struct pinlease_probe_result *result);
+int pinlease_probe_fd(struct pinlease_ctx *ctx, int fd, const struct pinlease_probe_opts *opts,
+		      struct pinlease_why *why, struct pinlease_probe_result *result);
+
 /* A sentence in English for enum pinlease_reason; never NULL. */
 const char *pinlease_reason_str(uint32_t reason);
+/* "DIRTY_TRACKED" of PINLEASE_WHY_DIRTY_TRACKED, for logs and programs; never NULL. */
+const char *pinlease_reason_name(uint32_t reason);
 /* "0.1.0" */
 const char *pinlease_version(void);
 

@@ -181,6 +181,11 @@ int pl_account_setup(void)
 	return r;
 }
 
+bool pl_account_has_membarrier(void)
+{
+	return !all.fenced;
+}
+
 void pl_account_barrier(void)
 {
 	if (all.fenced)

@@ -165,6 +165,7 @@ int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen);
 int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen);
 /* Once a process: registers with membarrier, the thread-exit key. 0, -ENOMEM, -EAGAIN. */
 int pl_account_setup(void);
+bool pl_account_has_membarrier(void);
 /* Between storing a word and summing: one for any number of accounts. */
 void pl_account_barrier(void);
 

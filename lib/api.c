@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Layer 8: the public functions; arguments are checked and normalised here, once. */
 #include <errno.h>
-#include <fcntl.h>
 
 #include "api_export.h"
 #include "ctx.h"
 #include "lease.h"
 #include "opts.h"
+#include "probe.h"
 #include "sys.h"
 
 #define FILE_FLAGS PINLEASE_F_NO_ANCHOR
@@ -66,71 +66,33 @@ static int file_opts(const struct pinlease_file_opts *opts, struct pinlease_file
 	return 0;
 }
 
-static int open_refuse(struct pinlease_why *why, int err)
-{
-	pl_why_set(why, PINLEASE_AT_OPEN, PINLEASE_WHY_OPEN, err);
-	return err;
-}
-
-/* Looked at through O_PATH first: opening a pipe would block, and a directory is to be named as one. */
-static int file_look(const char *path, struct pinlease_why *why)
-{
-	uint32_t reason = PINLEASE_WHY_NONE;
-	struct pl_fileid id;
-	int fd = pl_sys_open(path, O_PATH), r;
-
-	if (fd < 0)
-		return open_refuse(why, fd);
-	r = pl_fileid_get(fd, &id, NULL, &reason);
-	pl_sys_close(fd);
-	return r ? pl_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
-}
-
 PL_API int pinlease_file_open(struct pinlease_ctx *ctx, const char *path,
 			      const struct pinlease_file_opts *opts, struct pinlease_why *why,
 			      struct pinlease_file **file)
 {
 	struct pinlease_file_opts o;
-	int r, fd;
+	int r;
 
 	if (!ctx || !path || !file)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	if (pl_forked(ctx->env.fork_gen))
 		return -ECHILD;
 	r = file_opts(opts, &o, why);
-	if (!r)
-		r = file_look(path, why);
-	if (r)
-		return r;
-	fd = pl_sys_open(path, o.access == PINLEASE_READ ? O_RDONLY : O_RDWR);
-	if (fd < 0)
-		return open_refuse(why, fd);
-	r = pl_file_new(&ctx->env, fd, &o, why, file);
-	if (r)
-		pl_sys_close(fd);
-	return r;
+	return r ? r : pl_file_open(&ctx->env, path, &o, why, file);
 }
 
 PL_API int pinlease_file_attach(struct pinlease_ctx *ctx, int fd, const struct pinlease_file_opts *opts,
 				struct pinlease_why *why, struct pinlease_file **file)
 {
 	struct pinlease_file_opts o;
-	int r, own;
+	int r;
 
 	if (!ctx || !file)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
 	if (pl_forked(ctx->env.fork_gen))
 		return -ECHILD;
 	r = file_opts(opts, &o, why);
-	if (r)
-		return r;
-	own = pl_sys_dup(fd);
-	if (own < 0)
-		return pl_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, own);
-	r = pl_file_new(&ctx->env, own, &o, why, file);
-	if (r)
-		pl_sys_close(own);
-	return r;
+	return r ? r : pl_file_attach(&ctx->env, fd, &o, why, file);
 }
 
 PL_API int pinlease_file_close(struct pinlease_file *file)
@@ -303,6 +265,43 @@ PL_API int pinlease_save(struct pinlease *lease, int fd)
 	if (!lease)
 		return -EINVAL;
 	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_save(lease, fd);
+}
+
+static int probe(struct pinlease_ctx *ctx, const char *path, int fd, const struct pinlease_probe_opts *opts,
+		 struct pinlease_why *why, struct pinlease_probe_result *result)
+{
+	struct pinlease_probe_result out = { .size = sizeof(out) };
+	struct pinlease_probe_opts o;
+	int r;
+
+	if (pl_forked(ctx->env.fork_gen))
+		return -ECHILD;
+	r = pl_opts_in(&o, sizeof(o), sizeof(o), opts);
+	if (!r && !pl_opts_fits(sizeof(out), result))
+		r = -EINVAL;
+	if (r)
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OPTS_SIZE, r);
+	if (o.access > PINLEASE_WRITE || (o.flags & ~PINLEASE_PROBE_FORCE) || (o.file_flags & ~FILE_FLAGS) ||
+	    (o.pd && o.backend))
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	r = pl_probe(&ctx->env, path, fd, &o, why, &out);
+	return r ? r : pl_opts_out(&out, sizeof(out), sizeof(out), result);
+}
+
+PL_API int pinlease_probe(struct pinlease_ctx *ctx, const char *path, const struct pinlease_probe_opts *opts,
+			  struct pinlease_why *why, struct pinlease_probe_result *result)
+{
+	if (!ctx || !path || !result)
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	return probe(ctx, path, -1, opts, why, result);
+}
+
+PL_API int pinlease_probe_fd(struct pinlease_ctx *ctx, int fd, const struct pinlease_probe_opts *opts,
+			     struct pinlease_why *why, struct pinlease_probe_result *result)
+{
+	if (!ctx || !result)
+		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, -EINVAL);
+	return probe(ctx, NULL, fd, opts, why, result);
 }
 
 PL_API const char *pinlease_version(void)

@@ -39,6 +39,7 @@ static int file_find_guard(struct pinlease_file *file, uint32_t kind, struct pin
 	file->guard.access = file->access;
 	file->guard.signo = file->env->signo;
 	file->guard.tid = file->env->breaker_tid;
+	file->guard.trial = file->trial;
 	file->guard.ops = pl_guard_find(&file->guard, kind, &file->id, &reason, &r);
 	if (!file->guard.ops)
 		return refuse(why, PINLEASE_AT_GUARD, reason, r);
@@ -123,6 +124,7 @@ static int file_init(struct pinlease_file *file, struct pl_env *env, int fd,
 	file->anchor = -1;
 	file->access = opts->access ? opts->access : PINLEASE_WRITE;
 	file->flags = opts->flags;
+	file->trial = opts->flags & PL_F_TRIAL;
 	file->state = PL_FILE_HELD;
 	file->limit_ns = PL_NEVER;
 	return 0;
@@ -170,8 +172,9 @@ static int file_set_up(struct pinlease_file *file, uint32_t kind, struct pinleas
 	return 0;
 }
 
-int pl_file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opts, struct pinlease_why *why,
-		struct pinlease_file **out)
+/* Takes over fd on success only. */
+static int file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opts,
+		    struct pinlease_why *why, struct pinlease_file **out)
 {
 	struct pinlease_file *file = pl_sys_alloc(sizeof(*file));
 	int r;
@@ -206,6 +209,50 @@ free_file:
 	if (why)
 		why->guard = file->guard.ops ? file->guard.ops->kind : opts->guard;
 	file_free(file);
+	return r;
+}
+
+/* Looked at through O_PATH first: opening a pipe would block, and a directory is to be named as one. */
+static int file_look(const char *path, struct pinlease_why *why)
+{
+	uint32_t reason = PINLEASE_WHY_NONE;
+	struct pl_fileid id;
+	int fd = pl_sys_open(path, O_PATH), r;
+
+	if (fd < 0)
+		return refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_OPEN, fd);
+	r = pl_fileid_get(fd, &id, NULL, &reason);
+	pl_sys_close(fd);
+	return r ? pl_refuse(why, PINLEASE_AT_OPEN, reason, r) : 0;
+}
+
+int pl_file_open(struct pl_env *env, const char *path, const struct pinlease_file_opts *opts,
+		 struct pinlease_why *why, struct pinlease_file **file)
+{
+	int flags = opts->access == PINLEASE_READ ? O_RDONLY : O_RDWR, fd, r;
+
+	r = file_look(path, why);
+	if (r)
+		return r;
+	fd = pl_sys_open(path, opts->flags & PL_F_NO_WAIT ? flags | O_NONBLOCK : flags);
+	if (fd < 0)
+		return refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_OPEN, fd);
+	r = file_new(env, fd, opts, why, file);
+	if (r)
+		pl_sys_close(fd);
+	return r;
+}
+
+int pl_file_attach(struct pl_env *env, int fd, const struct pinlease_file_opts *opts,
+		   struct pinlease_why *why, struct pinlease_file **file)
+{
+	int own = pl_sys_dup(fd), r;
+
+	if (own < 0)
+		return pl_refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, own);
+	r = file_new(env, own, opts, why, file);
+	if (r)
+		pl_sys_close(own);
 	return r;
 }
 

@@ -23,6 +23,7 @@ struct pl_guard {
 	int signo;
 	pid_t tid;		/* of the breaker */
 	int held;		/* guard_lease: F_WRLCK, F_RDLCK */
+	bool trial;		/* probe asks: take only what let_go gives back, answer the same */
 };
 
 struct pl_guard_ops {

@@ -42,14 +42,26 @@ static int seal_allows(const struct pl_guard *g, const struct pl_fileid *id, boo
 	return seals_complete(seals) || !(seals & F_SEAL_SEAL) ? 0 : -EOPNOTSUPP;
 }
 
+/* Seals stay for good: a trial answers what memfd_add_seals() would, which wants FMODE_WRITE. */
+static int seal_try(const struct pl_guard *g)
+{
+	int flags = pl_sys_get_flags(g->fd);
+
+	if (flags < 0)
+		return flags;
+	return (flags & O_ACCMODE) == O_RDONLY ? -EPERM : 0;
+}
+
 static int seal_take(struct pl_guard *g, uint32_t *reason)
 {
 	int seals = pl_sys_get_seals(g->fd), r;
 
 	if (seals < 0)
 		r = seals;
+	else if (seals_complete(seals))
+		r = 0;
 	else
-		r = seals_complete(seals) ? 0 : pl_sys_add_seals(g->fd, SEALS_NEEDED);
+		r = g->trial ? seal_try(g) : pl_sys_add_seals(g->fd, SEALS_NEEDED);
 	if (r)
 		*reason = PINLEASE_WHY_NO_SEALS;
 	return r;

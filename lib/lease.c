@@ -47,6 +47,9 @@ void pl_lease_unhold(struct pinlease *lease)
 
 void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev)
 {
+	/* The application does not know the lease that a probe tries. */
+	if (lease->file->trial)
+		return;
 	ev->gen = pl_account_gen(&lease->account);
 	pl_event_put(&lease->file->env->events, &lease->box, ev);
 }

@@ -13,6 +13,10 @@
 #define PL_CHUNK_BYTES	  (1u << 20)	 /* of writeback between two looks at the clock */
 #define PL_CHUNK_NS	  (50 * PL_NS_PER_MS)
 
+/* Beside PINLEASE_F_*, for probe: what it opens and acquires is a trial (trial.h); an open does not wait. */
+#define PL_F_TRIAL   (1u << 31)
+#define PL_F_NO_WAIT (1u << 30)
+
 /* lease.c: the arrows of state.c, the break from mark to let-go */
 void pl_lease_hold(struct pinlease *lease);		/* locked */
 void pl_lease_unhold(struct pinlease *lease);		/* locked */
@@ -74,8 +78,10 @@ void pl_lease_forget(struct pinlease *lease);		/* a forked child's release: memo
 void pl_lease_destroy(struct pinlease *lease);		/* not locked, off every list: memory, slots */
 
 /* file.c, file_change.c */
-int pl_file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opts, struct pinlease_why *why,
-		struct pinlease_file **out);		/* takes over fd on success only */
+int pl_file_open(struct pl_env *env, const char *path, const struct pinlease_file_opts *opts,
+		 struct pinlease_why *why, struct pinlease_file **file);
+int pl_file_attach(struct pl_env *env, int fd, const struct pinlease_file_opts *opts,
+		   struct pinlease_why *why, struct pinlease_file **file);
 int pl_file_close(struct pinlease_file *file);
 void pl_file_put(struct pinlease_file *file);
 int pl_file_truncate(struct pinlease_file *file, uint64_t len);

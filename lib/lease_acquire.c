@@ -9,6 +9,7 @@
 #include "culprit.h"
 #include "lease.h"
 #include "sys.h"
+#include "trial.h"
 
 #define DEADLINE_DEFAULT_MS 5000
 #define LEASE_FLAGS                                                                          \
@@ -154,8 +155,11 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, file->id.page,
 				   &lease->map);
 	}
+	if (!r && pl_trial_scratch(lease))
+		r = pl_trial_map(lease);
+	/* Without the seal guard nobody has asked about seals yet. */
 	if (r)
-		pl_why_set(why, PINLEASE_AT_MAP, PINLEASE_WHY_MEMORY, r);
+		pl_why_set(why, PINLEASE_AT_MAP, r == -EPERM ? PINLEASE_WHY_SEALED : PINLEASE_WHY_MEMORY, r);
 	return r;
 }
 

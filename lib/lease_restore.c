@@ -7,6 +7,7 @@
 #include "culprit.h"
 #include "lease.h"
 #include "sys.h"
+#include "trial.h"
 
 void pl_why_set(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err)
 {
@@ -127,7 +128,7 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 			   (lease->mode != PINLEASE_MODE_STAGED && lease->reg_count);
 	int r = 0;
 
-	if (needs_pages)
+	if (needs_pages && !pl_trial_leaves_pages(lease))
 		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len,
 				       lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr,
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);

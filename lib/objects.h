@@ -59,6 +59,7 @@ struct pinlease_file {
 	int fd, anchor;				/* anchor -1: none */
 	struct pl_map base;			/* seal: the whole file, mapped before it was sealed */
 	bool came_sealed;
+	bool trial; /* probe asks: the file is not changed, nobody is told of its leases */
 
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -137,7 +138,7 @@ static inline enum pinlease_state pl_lease_state(struct pinlease *lease)
 /* Staged memory that somebody writes: there may be something to write back. */
 static inline bool pl_lease_writes_back(const struct pinlease *lease)
 {
-	return lease->mode == PINLEASE_MODE_STAGED && lease->access == PINLEASE_WRITE;
+	return lease->mode == PINLEASE_MODE_STAGED && lease->access == PINLEASE_WRITE && !lease->file->trial;
 }
 
 #endif

@@ -46,11 +46,18 @@
 	X(SHRUNK, "the file now ends before the range")                                                      \
 	X(BEST, "the device reaches the file's own pages; nothing better exists")                            \
 	X(ASKED, "it was asked for by name")                                                                 \
-	X(OPEN, "the file could not be opened")
+	X(OPEN, "the file could not be opened")                                                              \
+	X(WOULD_BREAK, "a process holds a lease on the file, and opening it would break that: let it "       \
+		       "finish, or force")
 
 static const char *const sentences[] = {
 #define REASON_SENTENCE(name, sentence) [PINLEASE_WHY_##name] = (sentence),
 	REASONS(REASON_SENTENCE)
+};
+
+static const char *const names[] = {
+#define REASON_NAME(name, sentence) [PINLEASE_WHY_##name] = #name,
+	REASONS(REASON_NAME)
 };
 
 _Static_assert(sizeof(sentences) / sizeof(sentences[0]) == PINLEASE_WHY_LAST, "a sentence for every reason");
@@ -58,4 +65,9 @@ _Static_assert(sizeof(sentences) / sizeof(sentences[0]) == PINLEASE_WHY_LAST, "a
 PL_API const char *pinlease_reason_str(uint32_t reason)
 {
 	return reason < PINLEASE_WHY_LAST ? sentences[reason] : "unknown reason";
+}
+
+PL_API const char *pinlease_reason_name(uint32_t reason)
+{
+	return reason < PINLEASE_WHY_LAST ? names[reason] : "UNKNOWN";
 }

@@ -4,6 +4,7 @@
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/membarrier.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -123,6 +124,24 @@ ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 int pl_sys_truncate(int fd, uint64_t len)
 {
 	return sys_ret(ftruncate(fd, (off_t)len));
+}
+
+int pl_sys_scratch(uint64_t len, uint64_t huge)
+{
+	unsigned int flags = MFD_CLOEXEC;
+	int fd, r;
+
+	if (huge)
+		flags |= MFD_HUGETLB | (unsigned int)__builtin_ctzll(huge) << MFD_HUGE_SHIFT;
+	fd = memfd_create("pinlease-scratch", flags);
+	if (fd < 0)
+		return -errno;
+	r = pl_sys_truncate(fd, len);
+	if (r) {
+		close(fd);
+		return r;
+	}
+	return fd;
 }
 
 int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)

@@ -32,6 +32,13 @@ struct pl_sys_mapping {
 	bool shared;
 };
 
+/* A lease or delegation in /proc/locks. */
+struct pl_sys_lease {
+	uint64_t dev, ino;	/* dev: of the superblock, as in pl_sys_mapping */
+	pid_t pid;
+	bool reads;		/* for reading, and not being broken: opens for reading do not disturb it */
+};
+
 void *pl_sys_alloc(size_t size);	/* zeroed; NULL: -ENOMEM */
 void pl_sys_free(void *p);
 uint64_t pl_sys_now(void);		/* CLOCK_MONOTONIC, ns */
@@ -46,6 +53,8 @@ int pl_sys_stat(int fd, struct pl_sys_stat *st);
 ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off);
 ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off);
 int pl_sys_truncate(int fd, uint64_t len);
+/* An unnamed file in memory, on huge pages of that size unless 0: -ENOMEM, -EINVAL: no such pages here. */
+int pl_sys_scratch(uint64_t len, uint64_t huge);
 int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len);
 int pl_sys_datasync(int fd);
 int pl_sys_has_hole(int fd, uint64_t off, uint64_t len);	/* 1, 0, -EOPNOTSUPP; moves no file offset */
@@ -92,6 +101,8 @@ ssize_t pl_sys_read_text(const char *path, char *buf, size_t cap);	/* NUL-termin
 int pl_sys_each_number(const char *path, int (*fn)(void *arg, int number), void *arg);
 /* As pl_sys_stat, by path, following links: dev, ino and mode only. */
 int pl_sys_stat_path(const char *path, struct pl_sys_stat *st);
+/* Calls fn for each lease that /proc/locks shows (those of this pid namespace) until it answers non-zero. */
+int pl_sys_each_lease(int (*fn)(void *arg, const struct pl_sys_lease *lease), void *arg);
 /* Calls fn for each mapping of this process, by address, until it answers non-zero. Allocates nothing. */
 int pl_sys_each_mapping(int (*fn)(void *arg, const struct pl_sys_mapping *m), void *arg);
 /* Do fd and descriptor other of process pid share one open file description? 1, 0, -errno: cannot be told. */

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/capability.h>
 #include <linux/kcmp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -104,11 +105,48 @@ static bool mapping_parse(char *line, struct pl_sys_mapping *m)
 	return true;
 }
 
-/* Reads may end anywhere in a line, and paths may be long: only the head of each line is kept. */
-int pl_sys_each_mapping(int (*fn)(void *arg, const struct pl_sys_mapping *m), void *arg)
+/* "1: LEASE  ACTIVE    READ  123 08:01:131 0 EOF", the waiting ones with an arrow before the kind. */
+static bool lease_parse(const char *line, struct pl_sys_lease *lease)
 {
-	int fd = pl_sys_open("/proc/self/maps", O_RDONLY), r = 0;
+	unsigned int major_no, minor_no;
+	unsigned long long ino;
+	char kind[8], state[12], type[8];
+	int pid;
+
+	if (sscanf(line, "%*u: %7s %11s %7s %d %x:%x:%llu", kind, state, type, &pid, &major_no, &minor_no,
+		   &ino) != 7)
+		return false;
+	if (strcmp(kind, "LEASE") && strcmp(kind, "DELEG"))
+		return false;
+	*lease = (struct pl_sys_lease){
+		.dev = makedev(major_no, minor_no),
+		.ino = ino,
+		.pid = pid,
+		.reads = !strcmp(state, "ACTIVE") && !strcmp(type, "READ"),
+	};
+	return true;
+}
+
+struct each {
+	int (*mapping)(void *arg, const struct pl_sys_mapping *m);
+	int (*lease)(void *arg, const struct pl_sys_lease *lease);
+	void *arg;
+};
+
+static int each_line(const struct each *each, char *line)
+{
 	struct pl_sys_mapping m;
+	struct pl_sys_lease lease;
+
+	if (each->mapping)
+		return mapping_parse(line, &m) ? each->mapping(each->arg, &m) : 0;
+	return lease_parse(line, &lease) ? each->lease(each->arg, &lease) : 0;
+}
+
+/* Reads may end anywhere in a line, and paths may be long: only the head of each line is kept. */
+static int each_of(const char *path, const struct each *each)
+{
+	int fd = pl_sys_open(path, O_RDONLY), r = 0;
 	char buf[4096], line[128];
 	size_t used = 0;
 	ssize_t n = 1, i;
@@ -124,14 +162,27 @@ int pl_sys_each_mapping(int (*fn)(void *arg, const struct pl_sys_mapping *m), vo
 			}
 			line[used] = '\0';
 			used = 0;
-			if (mapping_parse(line, &m))
-				r = fn(arg, &m);
+			r = each_line(each, line);
 		}
 	}
 	if (n < 0)
 		r = -errno;
 	close(fd);
 	return r;
+}
+
+int pl_sys_each_mapping(int (*fn)(void *arg, const struct pl_sys_mapping *m), void *arg)
+{
+	const struct each each = { .mapping = fn, .arg = arg };
+
+	return each_of("/proc/self/maps", &each);
+}
+
+int pl_sys_each_lease(int (*fn)(void *arg, const struct pl_sys_lease *lease), void *arg)
+{
+	const struct each each = { .lease = fn, .arg = arg };
+
+	return each_of("/proc/locks", &each);
 }
 
 int pl_sys_same_description(int fd, pid_t pid, int other)

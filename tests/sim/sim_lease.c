@@ -2,6 +2,7 @@
 /* F_SETLEASE and F_GETLEASE on simulated descriptions: __break_lease() and time_out_leases() of fs/locks.c.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "sim_private.h"
 
@@ -204,6 +205,37 @@ int pl_sys_set_owner(int fd, pid_t tid)
 	else
 		sim_ofd_of(fd)->owner = tid;
 	sim_unlock();
+	return r;
+}
+
+/* One at a time, since fn is called unlocked; whose lease it is does not change meanwhile in any test. */
+int pl_sys_each_lease(int (*fn)(void *arg, const struct pl_sys_lease *lease), void *arg)
+{
+	struct pl_sys_lease held[16];
+	struct pl_list *pos, *of;
+	const struct sim_ofd *ofd;
+	unsigned int count = 0, i;
+	int r = sim_enter("each_lease", SIM_FAST);
+
+	if (r)
+		return r;
+	sim_lock();
+	pl_list_for_each (pos, &sim.inodes) {
+		pl_list_for_each (of, &pl_container(pos, struct sim_inode, link)->ofds) {
+			ofd = pl_container(of, struct sim_ofd, link);
+			if (ofd->lease == F_UNLCK || count == 16)
+				continue;
+			held[count++] = (struct pl_sys_lease){
+				.dev = ofd->inode->dev,
+				.ino = ofd->inode->ino,
+				.pid = getpid(),
+				.reads = ofd->lease == F_RDLCK && !ofd->unlock_pending,
+			};
+		}
+	}
+	sim_unlock();
+	for (i = 0; i < count && !r; i++)
+		r = fn(arg, &held[i]);
 	return r;
 }
 
