@@ -23,9 +23,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define KT_ARG_MAX  384 /* bytes of argument a helper can be given */
-#define KT_PATH_MAX 96
-#define KT_SKIP	    77
+#define KT_ARG_MAX    384 /* bytes of argument a helper can be given */
+#define KT_PATH_MAX   96
+#define KT_DEVICE_MAX 32
+#define KT_SKIP	      77
 
 /* 0, or exits with a message: a test without its helpers can say nothing. */
 void kt_init(void);
@@ -58,6 +59,13 @@ struct kt_fs {
 int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib);
 int kt_fs_overlay(struct kt_fs *fs, const struct kt_fs *below); /* overlayfs, its layers folders of below */
 void kt_fs_drop(struct kt_fs *fs); /* early; otherwise done at exit */
+
+/* Piece by piece, for devices that the test makes itself. mkfs as kt_fs_make does it. */
+unsigned int kt_fs_least_mib(const char *type);
+int kt_mkfs(const char *type, const char *device);
+int kt_fs_mount(struct kt_fs *fs, const char *type, const char *device, const char *options);
+/* A loop device over image: an fd of it. The device is free again when nothing has it open any more. */
+int kt_loop(int image, char device[KT_DEVICE_MAX]);
 
 /* Make dir/name of size bytes, written and synced (no holes), and put its path into path. */
 int kt_file(char path[KT_PATH_MAX], const char *dir, const char *name, size_t size);

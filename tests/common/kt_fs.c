@@ -78,8 +78,8 @@ int kt_run(const char *const *args, const char *last)
 	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EIO;
 }
 
-/* LO_FLAGS_AUTOCLEAR: the device is free again as soon as nothing has it open, so nothing can be leaked. */
-static int loop_open(int image, char device[32])
+/* LO_FLAGS_AUTOCLEAR: nothing can be leaked. */
+int kt_loop(int image, char device[KT_DEVICE_MAX])
 {
 	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), ret = -EBUSY, fd, number;
 	struct loop_config config = { .fd = (uint32_t)image, .info = { .lo_flags = LO_FLAGS_AUTOCLEAR } };
@@ -93,7 +93,7 @@ static int loop_open(int image, char device[32])
 			ret = -errno;
 			break;
 		}
-		snprintf(device, 32, "/dev/loop%d", number);
+		snprintf(device, KT_DEVICE_MAX, "/dev/loop%d", number);
 		fd = open(device, O_RDWR | O_CLOEXEC);
 		ret = fd < 0 ? -errno : ioctl(fd, LOOP_CONFIGURE, &config) ? -errno : fd;
 		if (ret < 0 && fd >= 0) {
@@ -110,11 +110,11 @@ static int mount_image(const struct fs_kind *kind, const char *dir, unsigned int
 	/* mkfs.btrfs believes that two loop devices over files of one name are one: dir is the memfd's name.
 	 */
 	int image = memfd_create(dir, MFD_CLOEXEC), loop = -1, ret = 0;
-	char device[32];
+	char device[KT_DEVICE_MAX];
 
 	if (image < 0 || ftruncate(image, (off_t)mib << 20))
 		ret = -errno;
-	else if ((loop = loop_open(image, device)) < 0)
+	else if ((loop = kt_loop(image, device)) < 0)
 		ret = loop;
 	if (!ret)
 		ret = kt_run(kind->mkfs, device);
@@ -140,9 +140,16 @@ static int mount_device(const struct fs_kind *kind, const char *dir)
 	return ret;
 }
 
-static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned int mib)
+/* A mount that failed silently would leave us testing whatever /tmp is. */
+static int check_mount(const struct fs_kind *kind, const char *dir)
 {
 	struct statfs sfs;
+
+	return statfs(dir, &sfs) || (long)sfs.f_type != kind->magic ? -ENODEV : 0;
+}
+
+static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned int mib)
+{
 	char options[32];
 	int ret = 0;
 
@@ -155,12 +162,7 @@ static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned i
 		ret = mount_image(kind, dir, mib);
 	else if (mount("kt", dir, kind->type, 0, options))
 		ret = -errno;
-	if (ret)
-		return ret;
-	/* A mount that failed silently would leave us testing whatever /tmp is. */
-	if (statfs(dir, &sfs) || (long)sfs.f_type != kind->magic)
-		return -ENODEV;
-	return 0;
+	return ret ? ret : check_mount(kind, dir);
 }
 
 static int mount_point(char dir[KT_PATH_MAX])
@@ -186,14 +188,46 @@ static int mount_point(char dir[KT_PATH_MAX])
 	return 0;
 }
 
-int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)
+static const struct fs_kind *kind_of(const char *type)
 {
-	const struct fs_kind *kind = NULL;
-	int ret;
-
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (!strcmp(kinds[i].name, type))
-			kind = &kinds[i];
+			return &kinds[i];
+	return NULL;
+}
+
+unsigned int kt_fs_least_mib(const char *type)
+{
+	const struct fs_kind *kind = kind_of(type);
+
+	return kind ? kind->min_mib : 0;
+}
+
+int kt_mkfs(const char *type, const char *device)
+{
+	const struct fs_kind *kind = kind_of(type);
+
+	return kind && kind->mkfs[0] ? kt_run(kind->mkfs, device) : -EINVAL;
+}
+
+int kt_fs_mount(struct kt_fs *fs, const char *type, const char *device, const char *options)
+{
+	const struct fs_kind *kind = kind_of(type);
+	int ret = kind ? mount_point(fs->dir) : -EINVAL;
+
+	if (ret)
+		return ret;
+	ret = mount(device, fs->dir, kind->type, 0, options) ? -errno : check_mount(kind, fs->dir);
+	if (ret)
+		kt_fs_drop(fs);
+	return ret;
+}
+
+int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)
+{
+	const struct fs_kind *kind = kind_of(type);
+	int ret;
+
 	if (!kind)
 		return -EINVAL;
 	if (geteuid())

@@ -73,7 +73,7 @@ static void rt_qp_new(const struct kt_rdma *dev, struct kt_qp *qp)
 	rt_assert(!r, "no queue pair: %s", strerror(-r));
 }
 
-static uint64_t peer_word(uint32_t slot, uint32_t seq)
+uint64_t rt_word(uint32_t slot, uint32_t seq)
 {
 	return (uint64_t)seq << 32 | slot;
 }
@@ -91,7 +91,7 @@ static int peer_post(struct peer_end *e)
 	w->slot = e->next++ % e->books->slots;
 	w->seq = atomic_load(&e->books->slot[w->slot].posted) + 1;
 	for (i = 0; i < RT_SLOT / sizeof(uint64_t); i++)
-		src[i] = peer_word(w->slot, w->seq);
+		src[i] = rt_word(w->slot, w->seq);
 	wr.wr.rdma.remote_addr = e->books->addr + (uint64_t)w->slot * RT_SLOT;
 	wr.wr.rdma.rkey = e->books->rkey;
 	atomic_store(&e->books->slot[w->slot].posted, w->seq);
@@ -302,7 +302,7 @@ unsigned int rt_missing(struct rt_peer *peer, const void *image, size_t size, ui
 		}
 		words = at + RT_SLOT <= size ? (const uint64_t *)image + at / sizeof(*words) : NULL;
 		there = words ? judge_slot(s, slot, words) : !atomic_load(&s->acked);
-		if (!there && missing++ < 4)
+		if (!there && missing++ < 4 && !peer->quiet)
 			judge_tell(s, slot, words);
 		if (there && atomic_load(&s->acked))
 			(*held)++;

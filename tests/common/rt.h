@@ -50,6 +50,7 @@ struct rt_peer {			/* in kt_shared memory */
 	struct kt_ep owner, self;
 	uint64_t addr;			/* the target, set while the peer is at rest */
 	uint32_t rkey, slots;		/* slots: it writes to the first so many */
+	bool quiet;			/* the judge names no writes */
 	_Atomic uint32_t error;		/* first bad completion status since it was connected */
 	_Atomic uint64_t acked;		/* writes acknowledged in all */
 	_Atomic uint64_t logged;
@@ -62,6 +63,8 @@ void rt_peer_order(struct rt_peer *peer, enum rt_order order);
 bool rt_peer_reached(struct rt_peer *peer, enum rt_peer_state state, unsigned int ms);
 /* A new connection between dev and the peer; what was in *qp (zeroed at first) is dropped. */
 void rt_peer_connect(struct rt_peer *peer, struct kt_rdma *dev, struct kt_qp *qp);
+/* What each word of a slot is, once write seq is in it. */
+uint64_t rt_word(uint32_t slot, uint32_t seq);
 /* Successful writes that were posted after ns. */
 uint64_t rt_peer_late(struct rt_peer *peer, uint64_t ns);
 

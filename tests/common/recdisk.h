@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A disk whose writes are recorded in the order in which a power cut would keep them,
+ * by one of two recorders that write the same log (disklog.h):
+ *
+ * REC_DM    the kernel's dm-log-writes over two loop devices, where there is a device mapper.
+ * REC_FUSE  a loop device over the only file of a FUSE file system that a helper process
+ *	     serves. The loop driver turns a flush into an fsync of its file, so what
+ *	     was written before FUSE_FSYNC is what the flush covers.
+ */
+#ifndef PL_TEST_RECDISK_H
+#define PL_TEST_RECDISK_H
+
+#include <stdint.h>
+
+#include "disklog.h"
+#include "kt.h"
+
+enum rec_kind { REC_DM, REC_FUSE };
+
+struct rec_shared;
+
+struct rec_disk {
+	char device[48];
+	enum rec_kind kind;
+	uint64_t size;
+	int loop, log_loop, log; /* fds */
+	struct kt_fs dir;	 /* FUSE: where its files are */
+	struct rec_shared *shared;
+	struct kt_call *server;
+};
+
+/* All zeros. -ENOENT, -ENODEV: this recorder is not to be had here. One at a time. */
+int rec_disk_make(struct rec_disk *disk, enum rec_kind kind, unsigned int mib);
+/* From any thread. Whatever had completed before stands before the mark, if it was flushed. */
+int rec_disk_mark(struct rec_disk *disk, uint32_t number);
+/* The device must not be in use any more; log is NULL when nobody wants to know. */
+int rec_disk_end(struct rec_disk *disk, struct dl_log *log);
+
+/* The halves, for recdisk.c. */
+int rec_dm_make(struct rec_disk *disk);
+int rec_dm_mark(struct rec_disk *disk, uint32_t number);
+int rec_dm_end(struct rec_disk *disk);
+int rec_fuse_make(struct rec_disk *disk);
+int rec_fuse_mark(struct rec_disk *disk, uint32_t number);
+int rec_fuse_end(struct rec_disk *disk);
+
+#endif
