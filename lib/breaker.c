@@ -63,8 +63,13 @@ static void batch_add(struct batch *batch, struct pinlease_file *file)
  */
 static void batch_signal(struct pl_env *env, struct batch *batch, const siginfo_t *info)
 {
-	struct pl_registered *obj = pl_registry_get(&env->registry, info->si_fd);
+	struct pl_registered *obj;
 
+	if (pl_notices_is(&env->notices, info->si_fd)) {
+		pl_notices_read(&env->notices, pl_file_notice);
+		return;
+	}
+	obj = pl_registry_get(&env->registry, info->si_fd);
 	if (obj)
 		batch_add(batch, pl_container(obj, struct pinlease_file, registered));
 }
@@ -128,6 +133,7 @@ static void *slow_main(void *arg)
 		break_time_read(b->env);
 		pl_registry_each(&b->env->registry, slow_pass_file, &batch);
 		batch_answer(&batch);
+		pl_notices_read(&b->env->notices, pl_file_notice);
 		next = pl_sys_now() + SLOW_PASS_NS;
 		pthread_mutex_lock(&b->lock);
 	}

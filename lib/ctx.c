@@ -33,12 +33,14 @@ static int env_init(struct pl_env *env, const struct pinlease_ctx_opts *opts)
 		return r;
 	}
 	pl_registry_init(&env->registry);
+	pl_notices_init(&env->notices);
 	return 0;
 }
 
 static void env_fini(struct pl_env *env)
 {
 	pl_agenda_fini(&env->agenda);
+	pl_notices_fini(&env->notices);
 	pl_registry_fini(&env->registry);
 	pl_events_fini(&env->events);
 }
@@ -59,6 +61,10 @@ int pl_ctx_new(const struct pinlease_ctx_opts *opts, struct pinlease_ctx **out)
 	r = pl_breaker_start(&ctx->breaker, &ctx->env);
 	if (r)
 		goto fini_env;
+	/* Not worth failing for: what it tells of harms no DMA. */
+	r = pl_notices_start(&ctx->env.notices, ctx->env.signo, ctx->env.breaker_tid);
+	if (r)
+		pl_log_write(&ctx->env.log, 5, "no inotify (%d): renames will not be told", r);
 	r = pl_workers_start(&ctx->workers, &ctx->env.agenda);
 	if (r)
 		goto stop_breaker;

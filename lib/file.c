@@ -172,6 +172,37 @@ static int file_set_up(struct pinlease_file *file, uint32_t kind, struct pinleas
 	return 0;
 }
 
+/* A name says nothing of what a seal or a device holds. */
+static void file_watch(struct pinlease_file *file)
+{
+	int r;
+
+	file->noticed.fd = -1;
+	if (!file->guard.ops->changes)
+		return;
+	r = pl_notice_add(&file->env->notices, file->fd, &file->noticed);
+	if (r)
+		pl_log_write(&file->env->log, 6, "file %p: renames will not be told (%d)", (void *)file, r);
+}
+
+void pl_file_notice(struct pl_noticed *who)
+{
+	struct pinlease_file *file = pl_container(who, struct pinlease_file, noticed);
+	struct pinlease_event ev = { .type = PINLEASE_EV_NOTICE, .cause = PINLEASE_BY_NAMESPACE };
+	struct pinlease *lease;
+	struct pl_list *pos;
+
+	pthread_mutex_lock(&file->lock);
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		ev.len = lease->now_len;
+		if (pl_lease_state(lease) != PINLEASE_INIT)
+			pl_lease_emit(lease, &ev);
+	}
+	pthread_mutex_unlock(&file->lock);
+	pl_events_wake(&file->env->events);
+}
+
 /* Takes over fd on success only. */
 static int file_new(struct pl_env *env, int fd, const struct pinlease_file_opts *opts,
 		    struct pinlease_why *why, struct pinlease_file **out)
@@ -198,6 +229,7 @@ static int file_new(struct pl_env *env, int fd, const struct pinlease_file_opts 
 		refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_MEMORY, r);
 		goto let_go;
 	}
+	file_watch(file);
 	*out = file;
 	return 0;
 let_go:
@@ -272,6 +304,7 @@ int pl_file_close(struct pinlease_file *file)
 		return -EBUSY;
 	}
 	pthread_mutex_unlock(&file->lock);
+	pl_notice_remove(&file->env->notices, &file->noticed);
 	pl_registry_remove(&file->env->registry, &file->registered);
 	pl_agenda_cancel(&file->env->agenda, &file->work);
 	pthread_mutex_lock(&file->lock);

@@ -48,10 +48,10 @@ static int pin_reason(int err, uint32_t mode)
 	return mode == PINLEASE_MODE_ODP ? PINLEASE_WHY_NO_ODP : PINLEASE_WHY_PIN_REFUSED;
 }
 
-int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
+static struct pinlease_pin reg_pin(struct pinlease *lease, const struct pl_reg *reg, uint32_t gen)
 {
-	struct pinlease_pin pin = {
-		.size = sizeof(pin),
+	return (struct pinlease_pin){
+		.size = sizeof(struct pinlease_pin),
 		.addr = lease->map.addr,
 		.len = lease->now_len,
 		.iova = lease->iova,
@@ -59,10 +59,17 @@ int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
 		.access = lease->access,
 		.mode = lease->mode,
 		.ibv_access = reg->ibv_access,
-		.gen = pl_account_gen(&lease->account) + (pl_lease_state(lease) == PINLEASE_REVOKED ||
-						    pl_lease_state(lease) == PINLEASE_LOST),
+		.gen = gen,
 		.anchor = lease->file->anchor,
 	};
+}
+
+int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
+{
+	uint32_t state = pl_lease_state(lease), gen = pl_account_gen(&lease->account);
+	/* A restore registers what will be the next generation. */
+	struct pinlease_pin pin =
+		reg_pin(lease, reg, gen + (state == PINLEASE_REVOKED || state == PINLEASE_LOST));
 	int r;
 
 	reg->handle = (struct pinlease_handle){ .size = sizeof(reg->handle) };
@@ -74,18 +81,7 @@ int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
 /* What the device wrote behind the CPU's back, where it reaches the file's own pages. */
 static void reg_dirty(struct pinlease *lease, const struct pl_reg *reg)
 {
-	struct pinlease_pin pin = {
-		.size = sizeof(pin),
-		.addr = lease->map.addr,
-		.len = lease->now_len,
-		.iova = lease->iova,
-		.file_off = lease->off,
-		.access = lease->access,
-		.mode = lease->mode,
-		.ibv_access = reg->ibv_access,
-		.gen = pl_account_gen(&lease->account),
-		.anchor = lease->file->anchor,
-	};
+	struct pinlease_pin pin = reg_pin(lease, reg, pl_account_gen(&lease->account));
 
 	if (reg->backend->dirty && lease->mode != PINLEASE_MODE_STAGED && lease->access == PINLEASE_WRITE)
 		reg->backend->dirty(reg->arg, &pin);

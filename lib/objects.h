@@ -8,7 +8,7 @@
  *   account	the word is read without a lock by dma_begin and dma_end (account.h).
  *   constant	set before the object can be reached by another thread.
  *
- * Lock order: registry -> file -> { agenda, events, accounts, forkguard }, one at a time.
+ * Lock order: notices -> registry -> file -> { agenda, events, accounts, forkguard }, one at a time.
  *
  * A lease is worked on by one thread at a time (busy), which drops the lock for what
  * may block; others wait on file->cond. A lease that the guard must be kept for
@@ -31,6 +31,7 @@
 #include "forkguard.h"
 #include "guard.h"
 #include "log.h"
+#include "notice.h"
 #include "range.h"
 #include "registry.h"
 #include "agenda.h"
@@ -42,6 +43,7 @@ struct pl_env {
 	struct pl_agenda agenda;
 	struct pl_event_queue events;
 	struct pl_registry registry;
+	struct pl_notices notices;
 	struct pl_log log;
 	int signo;
 	pid_t breaker_tid;
@@ -52,6 +54,7 @@ struct pl_env {
 struct pinlease_file {
 	struct pl_registered registered;	/* the fd, the references */
 	struct pl_fork_file fork;
+	struct pl_noticed noticed;
 	struct pl_env *env;			/* constant, with what follows */
 	struct pl_fileid id;
 	uint32_t access, flags;

@@ -5,9 +5,11 @@
 #include <linux/fs.h>
 #include <linux/membarrier.h>
 #include <linux/memfd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -100,6 +102,7 @@ int pl_sys_stat(int fd, struct pl_sys_stat *st)
 		.ino = s.st_ino,
 		.size = (uint64_t)s.st_size,
 		.mode = s.st_mode,
+		.links = s.st_nlink,
 		.fs_magic = (uint32_t)fs.f_type,
 		.block = (uint64_t)fs.f_bsize,
 		/* A memory file system without a limit says 0 of 0. */
@@ -338,6 +341,39 @@ void pl_sys_event_clear(int fd)
 	eventfd_t n;
 
 	eventfd_read(fd, &n);
+}
+
+int pl_sys_notify_new(int signo, pid_t tid)
+{
+	struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = tid };
+	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), r;
+
+	if (fd < 0)
+		return -errno;
+	if (!fcntl(fd, F_SETSIG, signo) && !fcntl(fd, F_SETOWN_EX, &owner) &&
+	    !fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC))
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+int pl_sys_notify_add(int notify, int fd, uint32_t mask)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return sys_ret(inotify_add_watch(notify, path, mask));
+}
+
+void pl_sys_notify_remove(int notify, int watch)
+{
+	inotify_rm_watch(notify, watch);
+}
+
+ssize_t pl_sys_notify_read(int notify, void *buf, size_t cap)
+{
+	return sys_ret_size(read(notify, buf, cap));
 }
 
 /*

@@ -22,6 +22,7 @@ struct pl_sys_stat {
 	uint32_t fs_magic;	/* statfs.f_type */
 	uint64_t block;		/* statfs.f_bsize: hugetlbfs says its page size there */
 	uint64_t avail;		/* bytes the file system has left for us */
+	uint64_t links;		/* st_nlink */
 	bool dax;		/* STATX_ATTR_DAX */
 };
 
@@ -91,6 +92,12 @@ void pl_sys_membarrier(void);			/* only after register answered 0 */
 int pl_sys_event_new(void);			/* eventfd, non-blocking */
 void pl_sys_event_set(int fd);
 void pl_sys_event_clear(int fd);
+
+/* inotify, non-blocking, which sends signo (si_fd: its fd) to the thread when something can be read. */
+int pl_sys_notify_new(int signo, pid_t tid);
+int pl_sys_notify_add(int notify, int fd, uint32_t mask);	/* the file fd is open on; the watch, or -errno */
+void pl_sys_notify_remove(int notify, int watch);
+ssize_t pl_sys_notify_read(int notify, void *buf, size_t cap);
 
 /* Put one more reference to fd's open file description in flight; *anchor keeps it there. */
 int pl_sys_anchor_new(int fd, int *anchor);

@@ -105,6 +105,7 @@ void sim_opener_end(struct sim_opener *o); /* closes; one that is blocked is kil
 void sim_signal_room(unsigned int count);   /* RLIMIT_SIGPENDING */
 unsigned int sim_signals_lost(void);	    /* overflowed to SIGIO since sim_begin */
 void sim_signal_process(int signo, int fd); /* directed at the process: any thread's that waits for it */
+bool sim_notify(void); /* inotify's, of the newest ctx */
 void sim_signal_holder(const char *path, int fd); /* to whom the lease's signals go, naming another fd */
 
 /* The device */

@@ -319,6 +319,7 @@ int pl_sys_stat(int fd, struct pl_sys_stat *st)
 				    .ino = s.st_ino,
 				    .size = (uint64_t)s.st_size,
 				    .mode = s.st_mode,
+				    .links = s.st_nlink,
 				    .fs_magic = sim.fs_magic,
 				    .block = SIM_PAGE,
 				    .avail = 1ull << 30 };

@@ -107,6 +107,9 @@ struct sim_kernel {
 	/* sim_signal.c */
 	unsigned int signal_room, signals_pending, signals_lost;
 	struct sim_signals process;
+	/* sim_notice.c: of the ctx that was made last */
+	int notify_fd, notify_signo;
+	pid_t notify_owner;
 	/* sim_verbs.c */
 	struct pl_list mrs, devices;
 	struct sim_dma *dma;
@@ -177,6 +180,7 @@ struct sim_ofd *sim_opener_ofd(pid_t pid);
 
 /* sim_signal.c */
 void sim_signal_lease(struct sim_ofd *ofd);
+void sim_signal_send(struct sim_thread *t, int signo, int fd); /* as the kernel does when fd has something */
 void sim_signal_reset(void);
 
 /* sim_verbs.c */

@@ -33,16 +33,12 @@ static bool queue_take(struct sim_signals *q, const sigset_t *set, siginfo_t *in
 	return true;
 }
 
-static void signal_send(struct sim_ofd *ofd, int fd)
+void sim_signal_send(struct sim_thread *t, int signo, int fd)
 {
-	siginfo_t info = { .si_signo = ofd->signo, .si_code = POLL_MSG };
-	struct sim_thread *t = sim_thread_find(ofd->owner);
+	siginfo_t info = { .si_signo = signo, .si_code = POLL_MSG };
 
 	info.si_fd = fd;
 	info.si_band = POLLIN | POLLRDNORM | POLLMSG;
-	/* Nobody is told when the thread has exited. */
-	if (!t || t->exited)
-		return;
 	if (sim.signals_pending >= sim.signal_room) {
 		/* SIGIO takes its place: blocked in that thread, or the process is gone. */
 		if (t->ours)
@@ -52,6 +48,15 @@ static void signal_send(struct sim_ofd *ofd, int fd)
 	}
 	queue_put(t->signals, &info);
 	sim_wake(t->signals, true);
+}
+
+static void signal_send(struct sim_ofd *ofd, int fd)
+{
+	struct sim_thread *t = sim_thread_find(ofd->owner);
+
+	/* Nobody is told when the thread has exited. */
+	if (t && !t->exited)
+		sim_signal_send(t, ofd->signo, fd);
 }
 
 void sim_signal_lease(struct sim_ofd *ofd)

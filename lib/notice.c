@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <string.h>
+#include <sys/inotify.h>
+
+#include "notice.h"
+#include "sys.h"
+
+#define NOTICE_EVENTS (IN_MOVE_SELF | IN_ATTRIB)
+#define READ_BYTES    4096
+
+static struct pl_list *notice_bucket(struct pl_notices *n, int watch)
+{
+	return &n->bucket[(unsigned int)watch % PL_NOTICE_BUCKETS];
+}
+
+void pl_notices_init(struct pl_notices *n)
+{
+	unsigned int i;
+
+	pthread_mutex_init(&n->lock, NULL);
+	atomic_init(&n->fd, -1);
+	for (i = 0; i < PL_NOTICE_BUCKETS; i++)
+		pl_list_init(&n->bucket[i]);
+}
+
+int pl_notices_start(struct pl_notices *n, int signo, pid_t tid)
+{
+	int fd = pl_sys_notify_new(signo, tid);
+
+	if (fd < 0)
+		return fd;
+	atomic_store_explicit(&n->fd, fd, memory_order_relaxed);
+	return 0;
+}
+
+void pl_notices_fini(struct pl_notices *n)
+{
+	int fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+
+	if (fd >= 0)
+		pl_sys_close(fd);
+	pthread_mutex_destroy(&n->lock);
+}
+
+/* The application may have closed the descriptor, and the number be another file's by now. */
+static int notice_count(struct pl_noticed *who)
+{
+	struct pl_sys_stat st;
+	int r = pl_sys_stat(who->fd, &st);
+
+	if (r)
+		return r;
+	if (who->ino && (st.ino != who->ino || st.dev != who->dev))
+		return -EBADF;
+	who->dev = st.dev;
+	who->ino = st.ino;
+	who->links = st.links;
+	return 0;
+}
+
+int pl_notice_add(struct pl_notices *n, int fd, struct pl_noticed *who)
+{
+	int r, nfd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+
+	pl_list_init(&who->link);
+	who->fd = -1;
+	if (nfd < 0)
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&n->lock);
+	/* The watch first: a link that goes in between is missing from the count, and is told of for nothing. */
+	r = pl_sys_notify_add(nfd, fd, NOTICE_EVENTS);
+	if (r >= 0) {
+		who->watch = r;
+		who->fd = fd;
+		who->ino = 0;
+		r = notice_count(who);
+		pl_list_add_tail(notice_bucket(n, who->watch), &who->link);
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (r < 0)
+		pl_notice_remove(n, who);
+	return r;
+}
+
+void pl_notice_remove(struct pl_notices *n, struct pl_noticed *who)
+{
+	struct pl_list *pos;
+	bool shared = false;
+
+	pthread_mutex_lock(&n->lock);
+	if (who->fd >= 0) {
+		pl_list_del(&who->link);
+		pl_list_for_each(pos, notice_bucket(n, who->watch))
+			shared |= pl_container(pos, struct pl_noticed, link)->watch == who->watch;
+		if (!shared)
+			pl_sys_notify_remove(atomic_load_explicit(&n->fd, memory_order_relaxed), who->watch);
+		who->fd = -1;
+	}
+	pthread_mutex_unlock(&n->lock);
+}
+
+/* chmod, chown and utimes are attributes as well, and so is a new link: a name less is what counts. */
+static bool notice_meant(struct pl_noticed *who, uint32_t mask)
+{
+	uint64_t before = who->links;
+
+	if (mask & IN_MOVE_SELF)
+		return true;
+	return !notice_count(who) && who->links < before;
+}
+
+static void notice_event(struct pl_notices *n, const struct inotify_event *ev,
+			 void (*fn)(struct pl_noticed *who))
+{
+	struct pl_noticed *who;
+	struct pl_list *pos;
+
+	pl_list_for_each(pos, notice_bucket(n, ev->wd)) {
+		who = pl_container(pos, struct pl_noticed, link);
+		if (who->watch == ev->wd && (ev->mask & NOTICE_EVENTS) && notice_meant(who, ev->mask))
+			fn(who);
+	}
+}
+
+void pl_notices_read(struct pl_notices *n, void (*fn)(struct pl_noticed *who))
+{
+	int fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+	union {
+		struct inotify_event align;
+		char bytes[READ_BYTES];
+	} buf;
+	const struct inotify_event *ev;
+	ssize_t len, at;
+
+	if (fd < 0)
+		return;
+	pthread_mutex_lock(&n->lock);
+	while ((len = pl_sys_notify_read(fd, &buf, sizeof(buf))) > 0) {
+		for (at = 0; at < len; at += (ssize_t)(sizeof(*ev) + ev->len)) {
+			ev = (const struct inotify_event *)(const void *)(buf.bytes + at);
+			notice_event(n, ev, fn);
+		}
+	}
+	pthread_mutex_unlock(&n->lock);
+}
