@@ -84,7 +84,7 @@ int pl_file_attach(struct pl_env *env, int fd, const struct pinlease_file_opts *
 		   struct pinlease_why *why, struct pinlease_file **file);
 int pl_file_close(struct pinlease_file *file);
 void pl_file_put(struct pinlease_file *file);
-void pl_file_notice(struct pl_noticed *who);		/* renamed, or a name of it is gone: its leases are told */
+void pl_file_notice(struct pl_noticed *who);		/* renamed, or a name less: its leases are told */
 int pl_file_truncate(struct pinlease_file *file, uint64_t len);
 int pl_file_allocate(struct pinlease_file *file, int mode, uint64_t off, uint64_t len);
 

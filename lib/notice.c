@@ -68,7 +68,7 @@ int pl_notice_add(struct pl_notices *n, int fd, struct pl_noticed *who)
 	if (nfd < 0)
 		return -EOPNOTSUPP;
 	pthread_mutex_lock(&n->lock);
-	/* The watch first: a link that goes in between is missing from the count, and is told of for nothing. */
+	/* The watch first: of what happens between the two the event is there, the count is not old. */
 	r = pl_sys_notify_add(nfd, fd, NOTICE_EVENTS);
 	if (r >= 0) {
 		who->watch = r;

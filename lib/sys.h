@@ -95,7 +95,7 @@ void pl_sys_event_clear(int fd);
 
 /* inotify, non-blocking, which sends signo (si_fd: its fd) to the thread when something can be read. */
 int pl_sys_notify_new(int signo, pid_t tid);
-int pl_sys_notify_add(int notify, int fd, uint32_t mask);	/* the file fd is open on; the watch, or -errno */
+int pl_sys_notify_add(int notify, int fd, uint32_t mask);	/* what fd is open on; the watch, or -errno */
 void pl_sys_notify_remove(int notify, int watch);
 ssize_t pl_sys_notify_read(int notify, void *buf, size_t cap);
 
