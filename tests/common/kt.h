@@ -48,13 +48,15 @@ void *kt_shared(size_t size);
 
 struct kt_fs {
 	char dir[KT_PATH_MAX]; /* where it is mounted */
+	int image;	       /* the disk: the file behind the loop device, or -1 */
 };
 
 /*
  * A new, empty file system, mounted and checked to be what was asked for by its statfs
- * magic. tmpfs, hugetlbfs (see kt_hugepages); ext4, xfs, xfs_noreflink, btrfs on a loop
- * device over a memfd; ext4_dax and xfs_dax (dax=always) on /dev/pmem0, -ENODEV without
- * one. mib is a lower bound (xfs and btrfs have their own minimum). -EPERM without root.
+ * magic. tmpfs, hugetlbfs (see kt_hugepages); ext4, ext4_inline (small files are in the
+ * inode), xfs, xfs_noreflink, btrfs on a loop device over a memfd; ext4_dax and xfs_dax
+ * (dax=always) on /dev/pmem0, -ENODEV without one. mib is a lower bound (xfs and btrfs
+ * have their own minimum). -EPERM without root.
  */
 int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib);
 int kt_fs_overlay(struct kt_fs *fs, const struct kt_fs *below); /* overlayfs, its layers folders of below */

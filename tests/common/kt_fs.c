@@ -24,6 +24,8 @@
 
 extern char **environ;
 
+#define MKFS_EXT4 "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard"
+
 /*
  * min_mib is what the mkfs of Debian 12 asks for at least; --unsupported lets mkfs.xfs
  * take the 256 MiB that a guest's /dev/pmem0 has. device NULL: a loop device, if mkfs is set.
@@ -37,15 +39,14 @@ static const struct fs_kind {
 } kinds[] = {
 	{ "tmpfs", "tmpfs", TMPFS_MAGIC, 1, { NULL }, NULL, NULL },
 	{ "hugetlbfs", "hugetlbfs", HUGETLBFS_MAGIC, 2, { NULL }, NULL, NULL },
-	{ "ext4", "ext4", EXT4_SUPER_MAGIC, 8,
-	  { "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard" }, NULL, NULL },
+	{ "ext4", "ext4", EXT4_SUPER_MAGIC, 8, { MKFS_EXT4 }, NULL, NULL },
+	{ "ext4_inline", "ext4", EXT4_SUPER_MAGIC, 8, { MKFS_EXT4, "-O", "inline_data" }, NULL, NULL },
 	{ "xfs", "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1" },
 	  NULL, NULL },
 	{ "xfs_noreflink", "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=0" },
 	  NULL, NULL },
 	{ "btrfs", "btrfs", BTRFS_SUPER_MAGIC, 256, { "mkfs.btrfs", "-q", "-f", "-K" }, NULL, NULL },
-	{ "ext4_dax", "ext4", EXT4_SUPER_MAGIC, 0,
-	  { "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard" }, "/dev/pmem0", "dax=always" },
+	{ "ext4_dax", "ext4", EXT4_SUPER_MAGIC, 0, { MKFS_EXT4 }, "/dev/pmem0", "dax=always" },
 	{ "xfs_dax", "xfs", XFS_SUPER_MAGIC, 0,
 	  { "mkfs.xfs", "-q", "-f", "-K", "--unsupported", "-m", "reflink=0" }, "/dev/pmem0",
 	  "dax=always" },
@@ -105,7 +106,7 @@ int kt_loop(int image, char device[KT_DEVICE_MAX])
 	return ret;
 }
 
-static int mount_image(const struct fs_kind *kind, const char *dir, unsigned int mib)
+static int mount_image(const struct fs_kind *kind, const char *dir, unsigned int mib, int *keep)
 {
 	/* mkfs.btrfs believes that two loop devices over files of one name are one: dir is the memfd's name.
 	 */
@@ -122,7 +123,9 @@ static int mount_image(const struct fs_kind *kind, const char *dir, unsigned int
 		ret = -errno;
 	if (loop >= 0)
 		close(loop);
-	if (image >= 0)
+	if (!ret)
+		*keep = image;
+	else if (image >= 0)
 		close(image);
 	return ret;
 }
@@ -148,7 +151,7 @@ static int check_mount(const struct fs_kind *kind, const char *dir)
 	return statfs(dir, &sfs) || (long)sfs.f_type != kind->magic ? -ENODEV : 0;
 }
 
-static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned int mib)
+static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned int mib, int *image)
 {
 	char options[32];
 	int ret = 0;
@@ -159,16 +162,17 @@ static int mount_checked(const struct fs_kind *kind, const char *dir, unsigned i
 	if (kind->device)
 		ret = mount_device(kind, dir);
 	else if (kind->mkfs[0])
-		ret = mount_image(kind, dir, mib);
+		ret = mount_image(kind, dir, mib, image);
 	else if (mount("kt", dir, kind->type, 0, options))
 		ret = -errno;
 	return ret ? ret : check_mount(kind, dir);
 }
 
-static int mount_point(char dir[KT_PATH_MAX])
+static int mount_point(struct kt_fs *fs)
 {
 	int n = 0;
 
+	fs->image = -1;
 	if (!kt_room->base[0]) {
 		char base[KT_PATH_MAX] = "/tmp/kt-XXXXXX";
 
@@ -181,10 +185,10 @@ static int mount_point(char dir[KT_PATH_MAX])
 		n++;
 	if (n == KT_MOUNTS)
 		return -ENOSPC;
-	snprintf(dir, KT_PATH_MAX, "%.32s/%d", kt_room->base, n);
-	if (mkdir(dir, 0755))
+	snprintf(fs->dir, KT_PATH_MAX, "%.32s/%d", kt_room->base, n);
+	if (mkdir(fs->dir, 0755))
 		return -errno;
-	memcpy(kt_room->mounts[n], dir, KT_PATH_MAX);
+	memcpy(kt_room->mounts[n], fs->dir, KT_PATH_MAX);
 	return 0;
 }
 
@@ -213,7 +217,7 @@ int kt_mkfs(const char *type, const char *device)
 int kt_fs_mount(struct kt_fs *fs, const char *type, const char *device, const char *options)
 {
 	const struct fs_kind *kind = kind_of(type);
-	int ret = kind ? mount_point(fs->dir) : -EINVAL;
+	int ret = kind ? mount_point(fs) : -EINVAL;
 
 	if (ret)
 		return ret;
@@ -232,10 +236,10 @@ int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)
 		return -EINVAL;
 	if (geteuid())
 		return -EPERM;
-	ret = mount_point(fs->dir);
+	ret = mount_point(fs);
 	if (ret)
 		return ret;
-	ret = mount_checked(kind, fs->dir, mib);
+	ret = mount_checked(kind, fs->dir, mib, &fs->image);
 	if (ret) {
 		fprintf(stderr, "kt_fs_make: %s on %s: %s\n", type, fs->dir, strerror(-ret));
 		kt_fs_drop(fs);
@@ -248,7 +252,7 @@ int kt_fs_overlay(struct kt_fs *fs, const struct kt_fs *below)
 	static const char *const part[] = { "lower", "upper", "work" };
 	char path[3][KT_PATH_MAX], options[3 * KT_PATH_MAX + 64];
 	struct statfs sfs;
-	int ret = mount_point(fs->dir);
+	int ret = mount_point(fs);
 
 	for (int i = 0; !ret && i < 3; i++) {
 		snprintf(path[i], sizeof(path[i]), "%.64s/%s", below->dir, part[i]);
@@ -272,6 +276,9 @@ void kt_fs_drop(struct kt_fs *fs)
 	if (umount2(fs->dir, 0) && errno == EBUSY)
 		umount2(fs->dir, MNT_DETACH);
 	rmdir(fs->dir);
+	if (fs->image >= 0)
+		close(fs->image);
+	fs->image = -1;
 	for (int i = 0; i < KT_MOUNTS; i++)
 		if (!strcmp(kt_room->mounts[i], fs->dir))
 			kt_room->mounts[i][0] = 0;
