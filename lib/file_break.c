@@ -66,6 +66,9 @@ bool pl_file_mark(struct pinlease_file *file)
 	}
 	/* Asked, not believed: the signal may be stale, or meant for an fd whose number was reused. */
 	cause = file->guard.ops->pending(&file->guard);
+	/* Nor the number: closed under us, it may be another file's by now, leased by its owner. */
+	if (!cause && file->guard.ops->breaks)
+		cause = pl_fileid_same(file->fd, &file->id);
 	if (!cause) {
 		file->unbroken_ns = now;
 		goto out;
@@ -146,7 +149,10 @@ static void file_let_go(struct pinlease_file *file)
 	int r;
 
 	pl_log_write(&file->env->log, 7, "file %p: letting go", (void *)file);
-	r = file->guard.ops->let_go(&file->guard);
+	/* Never somebody else's lease: 0.5 us beside the 2 of the F_UNLCK. */
+	r = pl_fileid_same(file->fd, &file->id);
+	if (!r)
+		r = file->guard.ops->let_go(&file->guard);
 	now = pl_sys_now();
 	doubt = !r && now >= file->limit_ns;
 	/*

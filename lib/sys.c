@@ -89,6 +89,16 @@ int pl_sys_get_flags(int fd)
 	return sys_ret(fcntl(fd, F_GETFL));
 }
 
+int pl_sys_stat_id(int fd, struct pl_sys_stat *st)
+{
+	struct stat s;
+
+	if (fstat(fd, &s))
+		return -errno;
+	*st = (struct pl_sys_stat){ .dev = s.st_dev, .ino = s.st_ino, .mode = s.st_mode };
+	return 0;
+}
+
 int pl_sys_stat(int fd, struct pl_sys_stat *st)
 {
 	struct statfs fs;

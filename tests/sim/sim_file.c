@@ -305,6 +305,19 @@ int pl_sys_get_flags(int fd)
 	return r ? r : ret_of(fcntl(fd, F_GETFL));
 }
 
+int pl_sys_stat_id(int fd, struct pl_sys_stat *st)
+{
+	int r = sim_enter("stat_id", SIM_FAST);
+	struct stat s;
+
+	if (r)
+		return r;
+	if (fstat(fd, &s))
+		return -errno;
+	*st = (struct pl_sys_stat){ .dev = s.st_dev, .ino = s.st_ino, .mode = s.st_mode };
+	return 0;
+}
+
 int pl_sys_stat(int fd, struct pl_sys_stat *st)
 {
 	int r = sim_enter("stat", SIM_FAST);

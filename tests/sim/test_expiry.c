@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
-#include <unistd.h>
 
 #include "sys.h"
 #include "world.h"
@@ -397,58 +396,6 @@ static void test_dereg_fails_and_the_kernel_waits_for_ever(struct world *w)
 	world_close(w);
 }
 
-/* The application closed the library's descriptor: the mapping keeps the lease, and no number can release it.
- */
-static void test_descriptor_closed_under_us(struct world *w)
-{
-	struct pinlease_why why = { .reason = 0 };
-	struct pinlease *lease;
-	struct sim_opener *o;
-
-	world_open(w, PINLEASE_WRITE);
-	lease = world_lease(w, 0, WORLD_SIZE, NULL);
-	assert_int_equal(pl_sys_close(sim_lease_fd(w->path)), 0);
-	o = sim_truncate(w->path, WORLD_SIZE);
-	world_event(w, PINLEASE_EV_BREAK);
-	world_event(w, PINLEASE_EV_LOST);
-	assert_int_equal(sim_mrs(), 0);
-	assert_int_equal(pinlease_restore(lease, &why), -EBADF);
-	assert_int_equal(why.reason, PINLEASE_WHY_FD_REPLACED);
-	assert_int_equal(pinlease_release(lease), 0);
-	world_forget(w, lease);
-	world_close(w);
-	/* The last reference is gone with the anchor. */
-	assert_true(sim_opener_done(o));
-	sim_opener_end(o);
-}
-
-/* And opened something else, which got the number: not a byte of that is touched. */
-static void test_descriptor_replaced_under_us(struct world *w)
-{
-	const char *path = sim_file("other", SIM_PAGE);
-	struct pinlease *lease;
-	struct sim_opener *o;
-	int fd;
-
-	world_open(w, PINLEASE_WRITE);
-	lease = world_lease(w, 0, SIM_PAGE, &staged);
-	world_write(lease, 0, SIM_PAGE, 5);
-	fd = sim_lease_fd(w->path);
-	assert_int_equal(pl_sys_close(fd), 0);
-	assert_int_equal(pl_sys_open(path, O_RDWR), fd);
-	o = sim_truncate(w->path, WORLD_SIZE);
-	world_event(w, PINLEASE_EV_BREAK);
-	world_event(w, PINLEASE_EV_LOST);
-	assert_int_equal(sim_mrs(), 0);
-	assert_int_equal(pinlease_release(lease), 0);
-	world_forget(w, lease);
-	world_close(w);
-	assert_true(sim_file_is(path, 0, SIM_PAGE, 1));
-	assert_true(sim_opener_done(o));
-	sim_opener_end(o);
-	assert_int_equal(pl_sys_close(fd), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -468,8 +415,6 @@ int main(void)
 		world_test(test_dereg_takes_long),
 		world_test(test_dereg_takes_longer_than_the_kernel_waits),
 		world_test(test_dereg_fails_and_the_kernel_waits_for_ever),
-		world_test(test_descriptor_closed_under_us),
-		world_test(test_descriptor_replaced_under_us),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
