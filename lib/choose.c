@@ -13,6 +13,10 @@ static void choice_check_file(const struct pinlease_file *file, uint32_t access,
 	if (c->mode == PINLEASE_MODE_STAGED && write && file->guard.ops->kind == PINLEASE_GUARD_SEAL) {
 		c->err = -EOPNOTSUPP;
 		c->reason = PINLEASE_WHY_STAGED_SEALED;
+	} else if (c->mode == PINLEASE_MODE_STAGED && write && file->id.fs == PL_FS_HUGETLBFS) {
+		/* hugetlbfs has read(2), but no write(2): EINVAL. */
+		c->err = -EOPNOTSUPP;
+		c->reason = PINLEASE_WHY_NO_WRITE;
 	}
 	if (c->mode != PINLEASE_MODE_PINNED || !c->backend)
 		return;
@@ -83,6 +87,7 @@ bool pl_choose_goes_on(int err, uint32_t reason)
 	case PINLEASE_WHY_DATA_CHECK:
 	case PINLEASE_WHY_BACKEND:
 	case PINLEASE_WHY_STAGED_SEALED:
+	case PINLEASE_WHY_NO_WRITE:
 		return true;
 	case PINLEASE_WHY_PIN_REFUSED:
 		/* Before 6.5 a read-only registration is a write pin: EFAULT on an O_RDONLY mapping. */

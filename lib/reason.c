@@ -48,7 +48,8 @@
 	X(ASKED, "it was asked for by name")                                                                 \
 	X(OPEN, "the file could not be opened")                                                              \
 	X(WOULD_BREAK, "a process holds a lease on the file, and opening it would break that: let it "       \
-		       "finish, or force")
+		       "finish, or force")                                                           \
+	X(NO_WRITE, "staged memory could not be written back: files of hugetlbfs know no write(2)")
 
 static const char *const sentences[] = {
 #define REASON_SENTENCE(name, sentence) [PINLEASE_WHY_##name] = (sentence),
