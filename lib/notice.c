@@ -68,19 +68,19 @@ int pl_notice_add(struct pl_notices *n, int fd, struct pl_noticed *who)
 	if (nfd < 0)
 		return -EOPNOTSUPP;
 	pthread_mutex_lock(&n->lock);
-	/* The watch first: of what happens between the two the event is there, the count is not old. */
-	r = pl_sys_notify_add(nfd, fd, NOTICE_EVENTS);
-	if (r >= 0) {
-		who->watch = r;
-		who->fd = fd;
-		who->ino = 0;
-		r = notice_count(who);
-		pl_list_add_tail(notice_bucket(n, who->watch), &who->link);
-	}
+	who->fd = fd;
+	who->ino = 0;
+	/* Counted first: a name that goes before the watch is there is told of with the next event. */
+	r = notice_count(who);
+	if (!r)
+		r = pl_sys_notify_add(nfd, fd, NOTICE_EVENTS);
+	who->watch = r;
+	if (r >= 0)
+		pl_list_add_tail(notice_bucket(n, r), &who->link);
+	else
+		who->fd = -1;
 	pthread_mutex_unlock(&n->lock);
-	if (r < 0)
-		pl_notice_remove(n, who);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 void pl_notice_remove(struct pl_notices *n, struct pl_noticed *who)
