@@ -212,7 +212,7 @@ struct pinlease_event {
 	void *user;
 	uint32_t gen;			/* the generation it is about; RESTORED: the new one */
 	int32_t err;
-	uint64_t off, len;		/* what was touched or restored; the whole lease if unknown */
+	uint64_t off, len;		/* what was touched, restored or lost; the whole lease if unknown */
 	uint64_t deadline_ns;		/* BREAK: CLOCK_MONOTONIC */
 	uint64_t in_flight;		/* REVOKED, LOST: operations the fence cut off */
 	uint64_t lost_bytes;		/* LOST: dirty bytes not in the file, kept for pinlease_save */
@@ -383,6 +383,12 @@ int pinlease_sync(struct pinlease *lease, uint64_t off, uint64_t len, uint32_t f
  * nothing is dirty; what pwrite(2) says. May block.
  */
 int pinlease_save(struct pinlease *lease, int fd);
+/*
+ * The ranges that pinlease_save would write, one by one: the first at or after from
+ * (relative to the lease), in *off and *len. 1; 0: no more; -EAGAIN elsewhere, -ERANGE.
+ * Does not block.
+ */
+int pinlease_dirty_next(struct pinlease *lease, uint64_t from, uint64_t *off, uint64_t *len);
 
 /*
  * What would file_open (of probe_fd: attach) and acquire say, here and now, for each guard,

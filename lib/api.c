@@ -304,6 +304,13 @@ PL_API int pinlease_probe_fd(struct pinlease_ctx *ctx, int fd, const struct pinl
 	return probe(ctx, NULL, fd, opts, why, result);
 }
 
+PL_API int pinlease_dirty_next(struct pinlease *lease, uint64_t from, uint64_t *off, uint64_t *len)
+{
+	if (!lease || !off || !len)
+		return -EINVAL;
+	return pl_forked(lease->fork_gen) ? -ECHILD : pl_lease_dirty_next(lease, from, off, len);
+}
+
 PL_API const char *pinlease_version(void)
 {
 	return PL_VERSION;

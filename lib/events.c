@@ -60,6 +60,10 @@ bool pl_event_put(struct pl_event_queue *q, struct pl_event_box *box, const stru
 	s->b = fence ? ev->lost_bytes : ev->len;
 	if (ev->type == PINLEASE_EV_BREAK)
 		box->deadline_ns = ev->deadline_ns;
+	if (ev->type == PINLEASE_EV_LOST) {
+		box->lost_off = ev->off;
+		box->lost_len = ev->len;
+	}
 	box->order[box->count++] = (uint8_t)ev->type;
 	if (pl_list_empty(&box->link))
 		pl_list_add_tail(&q->boxes, &box->link);
@@ -99,6 +103,10 @@ static void box_take(struct pl_event_box *box, struct pinlease_event *ev)
 	}
 	if (type == PINLEASE_EV_BREAK)
 		ev->deadline_ns = box->deadline_ns;
+	if (type == PINLEASE_EV_LOST) {
+		ev->off = box->lost_off;
+		ev->len = box->lost_len;
+	}
 }
 
 static void queue_settle(struct pl_event_queue *q, struct pl_event_box *box)

@@ -30,6 +30,7 @@ struct pl_event_box {
 	struct pl_list link;
 	struct pl_event_slot slot[PL_EVENT_KINDS];
 	uint64_t deadline_ns;	/* of the BREAK */
+	uint64_t lost_off, lost_len; /* of the LOST */
 	uint8_t order[PL_EVENT_KINDS];
 	uint8_t count;
 };

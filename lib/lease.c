@@ -126,7 +126,7 @@ void pl_lease_revoke(struct pinlease *lease, bool expired)
 	if (lost) {
 		ev.type = PINLEASE_EV_LOST;
 		ev.err = lease->err ? lease->err : -ETIME;
-		ev.lost_bytes = pl_lease_dirty_bytes(lease);
+		ev.lost_bytes = pl_lease_missing(lease, &ev.off, &ev.len);
 		lease->err = ev.err;
 		lease->lost = true;
 	}
@@ -153,8 +153,9 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 		lease->lost = true;
 		/* Writing back now would write into somebody else's file. */
 		lease->written = true;
+		pl_lease_mark_unknown(lease);
 		lease_set_state(lease, PINLEASE_LOST);
-		ev.lost_bytes = pl_lease_dirty_bytes(lease);
+		ev.lost_bytes = pl_lease_missing(lease, &ev.off, &ev.len);
 		pl_lease_emit(lease, &ev);
 		pl_events_wake(&file->env->events);
 	}

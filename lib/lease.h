@@ -60,8 +60,24 @@ int pl_refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int err
 void pl_lease_write_back(struct pinlease *lease);	/* locked, dropped inside: FENCING, fenced */
 int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len);
 int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len);
-int pl_lease_save(struct pinlease *lease, int fd);
 uint64_t pl_lease_dirty_bytes(struct pinlease *lease);
+void pl_lease_mark_unknown(struct pinlease *lease);	/* what may have been written is dirty from now on */
+
+/* lease_kept.c: what is not in the file */
+/* Locked. The sum; *off and *len: from the first byte of it to the last. Not staged: 0, and all of it. */
+uint64_t pl_lease_missing(struct pinlease *lease, uint64_t *off, uint64_t *len);
+int pl_lease_save(struct pinlease *lease, int fd);
+int pl_lease_dirty_next(struct pinlease *lease, uint64_t from, uint64_t *off, uint64_t *len);
+
+/* file_sync.c: fdatasync, and who hears that it failed */
+/*
+ * Locked, dropped inside. All that was written to the file before is on the disk, or its leases
+ * have a loss more. 0, or the error of the fdatasync that this call made itself.
+ */
+int pl_file_datasync(struct pinlease_file *file);
+void pl_file_lose(struct pinlease_file *file, int err);	/* locked: the kernel says err, and will not again */
+/* Locked. Has the lease had a loss since it had so many? Then it is told now. */
+bool pl_lease_told(struct pinlease *lease, uint32_t since, int *err);
 
 /* lease_acquire.c, lease_mr.c, lease_release.c */
 int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *opts,

@@ -15,6 +15,7 @@
 #define LEASE_FLAGS                                                                          \
 	(PINLEASE_L_ACK | PINLEASE_L_MANUAL | PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD | \
 	 PINLEASE_L_HOLE_FILL)
+#define FILL_BY_TOLD (PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD)
 #define IBV_WRITES \
 	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
 
@@ -148,6 +149,8 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 		r = pl_staged_new(&lease->staged, addr, lease->off, lease->len, file->id.page,
 				  lease->access == PINLEASE_WRITE);
 		lease->map.addr = r ? lease->map.addr : lease->staged.addr;
+		if (!r && (lease->flags & FILL_BY_TOLD) == FILL_BY_TOLD)
+			r = pl_staged_unfilled(&lease->staged);
 	} else if (!addr && file->base.addr) {
 		lease->map.addr = (char *)file->base.addr + lease->off;
 		lease->map.len = pl_round_up(lease->len, file->id.page);

@@ -2,10 +2,12 @@
 /* What the device wrote, on its way into the file: writeback on a break, sync, save. */
 #include <errno.h>
 #include <infiniband/verbs.h>
+#include <sys/mman.h>
 
 #include "lease.h"
 #include "sys.h"
 
+#define REDIRTY_BYTES (64ull << 20)
 #define REMOTE_WRITES (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
 
 /*
@@ -53,36 +55,50 @@ static bool file_in_time(struct pinlease_file *file)
 	return file->state == PL_FILE_HELD && !file->guard.ops->pending(&file->guard);
 }
 
+void pl_lease_mark_unknown(struct pinlease *lease)
+{
+	if (pl_lease_writes_back(lease) && !(lease->flags & PINLEASE_L_DIRTY_TOLD) &&
+	    lease_maybe_written(lease))
+		pl_staged_mark(&lease->staged, 0, lease->staged.len);
+}
+
+/* Locked, before each chunk: should an fdatasync fail from now on, this may be what was lost. */
+static void lease_uncovered(struct pinlease *lease, uint64_t off, uint64_t len)
+{
+	lease->uncovered |= pl_staged_granules(&lease->staged, off, len);
+}
+
 /* Locked. Chunk by chunk, with a look at the clock before each. */
 void pl_lease_write_back(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
 	uint64_t off = 0, len = 0;
+	uint32_t losses;
 	int r = 0;
 
-	if (!pl_lease_writes_back(lease)) {
-		lease->written = true;
+	lease->written = true;
+	if (!pl_lease_writes_back(lease))
 		return;
-	}
-	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD) && lease_maybe_written(lease))
-		pl_staged_mark(&lease->staged, 0, lease->staged.len);
+	pl_lease_mark_unknown(lease);
 	while (!r &&
 	       pl_staged_next(&lease->staged, 0, lease->staged.len, PL_CHUNK_BYTES, false, &off, &len)) {
 		if (!file_in_time(file)) {
 			r = -ETIME;
 			break;
 		}
+		losses = lease->losses;
+		lease_uncovered(lease, off, len);
 		pthread_mutex_unlock(&file->lock);
 		r = file_write(lease, off, len);
-		if (!r)
-			pl_staged_clear(&lease->staged, off, len);
 		pthread_mutex_lock(&file->lock);
+		/* Lost while it was being written: once more. */
+		if (!r && losses == lease->losses)
+			pl_staged_clear(&lease->staged, off, len);
 	}
 	if (r) {
 		lease->lost = true;
 		lease->err = r;
 	}
-	lease->written = true;
 }
 
 int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
@@ -108,147 +124,180 @@ static bool sync_may_clear(struct pinlease *lease)
 	return !pl_account_in_flight(&lease->account);
 }
 
-static bool sync_goes_on(struct pinlease *lease)
+static bool sync_goes_on(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	struct pinlease_file *file = lease->file;
 	bool on;
 
 	pthread_mutex_lock(&file->lock);
 	on = pl_lease_state(lease) == PINLEASE_ACTIVE && file_in_time(file);
+	if (on && pl_lease_writes_back(lease))
+		lease_uncovered(lease, off, len);
 	pthread_mutex_unlock(&file->lock);
 	return on;
 }
 
-static int sync_staged(struct pinlease *lease, uint64_t from, uint64_t end)
+/* The next chunk of from..end, clean from now on; false: none. */
+static bool sync_chunk(struct pinlease *lease, uint64_t from, uint64_t end, uint64_t *off, uint64_t *len)
 {
-	bool told = lease->flags & PINLEASE_L_DIRTY_TOLD;
-	uint64_t off, len;
-	int r;
-
-	for (; from < end; from = off + len) {
-		if (!sync_goes_on(lease))
-			return -EAGAIN;
-		off = from;
-		len = pl_min_u64(PL_CHUNK_BYTES, end - from);
-		if (told) {
-			if (!pl_staged_next(&lease->staged, from, end, PL_CHUNK_BYTES, true, &off, &len))
-				break;
-			if (!sync_may_clear(lease))
-				pl_staged_mark(&lease->staged, off, len);
-		}
-		r = file_write(lease, off, len);
-		if (r) {
-			pl_staged_mark(&lease->staged, off, len);
-			return r;
-		}
+	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD)) {
+		*off = from;
+		*len = pl_min_u64(PL_CHUNK_BYTES, pl_sub_sat(end, from));
+		pl_staged_clear_whole(&lease->staged, *off, *len);
+		return *len;
 	}
-	return 0;
+	if (!pl_staged_next(&lease->staged, from, end, PL_CHUNK_BYTES, true, off, len))
+		return false;
+	if (!sync_may_clear(lease))
+		pl_staged_mark(&lease->staged, *off, *len);
+	return true;
 }
 
-static int sync_begin(struct pinlease *lease, uint64_t off, uint64_t *end)
+static int sync_staged(struct pinlease *lease, uint64_t from, uint64_t end)
+{
+	uint64_t off, len;
+	int r = 0;
+
+	for (; !r && sync_chunk(lease, from, end, &off, &len); from = off + len) {
+		r = sync_goes_on(lease, off, len) ? file_write(lease, off, len) : -EAGAIN;
+		/* And all that was not tried, unless it is marked anyway. */
+		if (r)
+			pl_staged_mark(&lease->staged, off, len);
+		if (r && !(lease->flags & PINLEASE_L_DIRTY_TOLD))
+			pl_staged_mark(&lease->staged, off, end - off);
+	}
+	return r;
+}
+
+/* An earlier loss that nobody has been told of is this sync's answer, whatever it would do. */
+static int sync_begin(struct pinlease *lease, uint64_t off, uint64_t *end, uint32_t *losses)
 {
 	struct pinlease_file *file = lease->file;
 	int r = 0;
 
 	pthread_mutex_lock(&file->lock);
-	if (pl_lease_state(lease) != PINLEASE_ACTIVE)
+	if (pl_lease_state(lease) != PINLEASE_ACTIVE) {
 		r = -EAGAIN;
-	else if (off > lease->now_len)
+	} else if (off > lease->now_len) {
 		r = -ERANGE;
-	if (!r) {
+	} else if (pl_lease_told(lease, lease->losses_told, &r)) {
+		lease->sync_failed = true;
+	} else {
 		*end = pl_min_u64(*end, lease->now_len);
+		*losses = lease->losses;
 		lease->syncers++;
+		lease->users++;
 	}
 	pthread_mutex_unlock(&file->lock);
 	return r;
 }
 
-static void sync_end(struct pinlease *lease, int err)
+/* From here on it holds up no break: a disk may hang in fdatasync. */
+static void sync_written(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
 
 	pthread_mutex_lock(&file->lock);
 	lease->syncers--;
-	lease->sync_failed |= err && err != -EAGAIN;
 	pthread_cond_broadcast(&file->cond);
 	pthread_mutex_unlock(&file->lock);
 }
 
-/*
- * Not locked, and outside the count of syncers: a disk that hangs here must not hold up a
- * break. The mapping stays until release.
- */
-static int sync_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
+/* A break came first: what became of the data, the next sync will say. */
+static int sync_end(struct pinlease *lease, int r, uint32_t losses)
 {
-	uint64_t first = off / pl_sys_page_size() * pl_sys_page_size();
+	struct pinlease_file *file = lease->file;
+	int err;
+
+	pthread_mutex_lock(&file->lock);
+	if (r != -EAGAIN && pl_lease_told(lease, losses, &err) && !r)
+		r = err;
+	lease->sync_failed |= r && r != -EAGAIN;
+	lease->users--;
+	pthread_cond_broadcast(&file->cond);
+	pthread_mutex_unlock(&file->lock);
+	return r;
+}
+
+/*
+ * Where the device reaches the file's own pages. After a failed writeback the kernel calls
+ * them clean and would never write them again: as if written to, they are dirty again.
+ */
+static int sync_mapped(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+	uint64_t off = 0, len;
+	bool redirty;
 	int r = 0;
 
-	if (!pl_lease_writes_back(lease) && end > off) {
-		do {
-			r = pl_sys_msync((char *)lease->map.addr + first, end - first);
-		} while (r == -EINTR);
+	pl_lease_dirty(lease);
+	pthread_mutex_lock(&file->lock);
+	redirty = lease->redirty;
+	lease->redirty = false;
+	pthread_mutex_unlock(&file->lock);
+	for (; redirty && !r && off < lease->now_len; off += len) {
+		len = pl_min_u64(REDIRTY_BYTES, lease->now_len - off);
+		r = sync_goes_on(lease, off, len) ? pl_sys_advise((char *)lease->map.addr + off, len,
+								  MADV_POPULATE_WRITE) :
+						    -EAGAIN;
 	}
-	if (r)
-		return r;
+	if (!r)
+		return 0;
+	pthread_mutex_lock(&file->lock);
+	lease->redirty = true;
+	pthread_mutex_unlock(&file->lock);
+	return r;
+}
+
+/* Not locked. The mapping stays until release, which waits for users. */
+static int map_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
+{
+	uint64_t first = off / pl_sys_page_size() * pl_sys_page_size();
+	int r;
+
+	if (end <= off)
+		return 0;
 	do {
-		r = pl_sys_datasync(lease->file->fd);
+		r = pl_sys_msync((char *)lease->map.addr + first, end - first);
 	} while (r == -EINTR);
+	return r;
+}
+
+static int sync_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
+{
+	struct pinlease_file *file = lease->file;
+	int r = 0;
+
+	if (!pl_lease_writes_back(lease))
+		r = map_to_disk(lease, off, end);
+	pthread_mutex_lock(&file->lock);
+	if (r)
+		pl_file_lose(file, r);
+	else
+		r = pl_file_datasync(file);
+	pthread_mutex_unlock(&file->lock);
 	return r;
 }
 
 int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 {
-	struct pinlease_file *file = lease->file;
 	uint64_t end = len ? off + len : lease->len;
+	uint32_t losses = 0;
 	int r;
 
 	if (off > lease->len || len > lease->len - off)
 		return -ERANGE;
-	r = sync_begin(lease, off, &end);
+	r = sync_begin(lease, off, &end, &losses);
 	if (r)
 		return r;
 	if (pl_lease_writes_back(lease))
 		r = sync_staged(lease, off, end);
 	else
-		pl_lease_dirty(lease);
-	sync_end(lease, r);
-	if (r || lease->access != PINLEASE_WRITE)
-		return r;
-	r = sync_to_disk(lease, off, end);
-	if (r && pl_lease_writes_back(lease)) {
-		/* A failed writeback leaves the kernel's pages clean: only our copy is good. */
-		pl_staged_mark(&lease->staged, off, end - off);
-		pthread_mutex_lock(&file->lock);
-		lease->sync_failed = true;
-		pthread_mutex_unlock(&file->lock);
-	}
-	return r;
-}
-
-int pl_lease_save(struct pinlease *lease, int fd)
-{
-	struct pinlease_file *file = lease->file;
-	uint64_t off = 0, len = 0;
-	int r = -ENODATA;
-
-	pthread_mutex_lock(&file->lock);
-	if (pl_lease_state(lease) != PINLEASE_LOST && !lease->sync_failed)
-		r = -EAGAIN;
-	else if (pl_lease_writes_back(lease))
-		lease->syncers++;
-	else
-		r = -ENODATA;
-	pthread_mutex_unlock(&file->lock);
-	if (r == -EAGAIN || !pl_lease_writes_back(lease))
-		return r;
-	while (pl_staged_next(&lease->staged, off + len, lease->staged.len, PL_CHUNK_BYTES, false, &off,
-			      &len)) {
-		r = pl_staged_write(&lease->staged, fd, off, len);
-		if (r)
-			break;
-	}
-	sync_end(lease, 0);
-	return r;
+		r = sync_mapped(lease);
+	sync_written(lease);
+	if (!r && lease->access == PINLEASE_WRITE)
+		r = sync_to_disk(lease, off, end);
+	return sync_end(lease, r, losses);
 }
 
 uint64_t pl_lease_dirty_bytes(struct pinlease *lease)

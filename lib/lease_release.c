@@ -87,6 +87,9 @@ int pl_lease_release(struct pinlease *lease)
 	pl_range_remove(&file->ranges, &lease->range);
 	pl_lease_unhold(lease);
 	pl_file_settle(file);
+	/* A sync that waits for the disk, a save: the opener need not wait for them, but the memory must. */
+	while (lease->users)
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	pthread_mutex_unlock(&file->lock);
 	pl_agenda_cancel(&file->env->agenda, &lease->work);
 	pl_event_purge(&file->env->events, &lease->box);

@@ -130,8 +130,11 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		lease->staged.len = lease->now_len;
-		/* What LOST had kept is dropped here; an attempt that got no guard has kept it. */
-		if (!first && lease->staged.dirty)
+		/*
+		 * What LOST had kept is dropped here; an attempt that got no guard has kept it. What
+		 * else is dirty was lost on its way from the file to the disk: a sync writes it again.
+		 */
+		if (!first && lease->staged.dirty && pl_lease_state(lease) == PINLEASE_LOST)
 			pl_staged_clean(&lease->staged);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
 		if (!first || !(lease->flags & PINLEASE_L_FILL_NONE))

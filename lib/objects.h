@@ -73,6 +73,8 @@ struct pinlease_file {
 	struct pl_range_tree ranges;
 	uint32_t holds;
 	bool changing;				/* a layout change of our own is under way */
+	bool syncing;				/* an fdatasync is */
+	uint32_t syncs_begun, syncs_done;	/* fdatasyncs, for those who wait for the next one */
 	uint32_t cause;				/* of the pending break */
 	uint64_t unbroken_ns;			/* when the guard was last seen held and unbroken */
 	uint64_t break_ns;			/* when the pending break was noticed */
@@ -117,11 +119,21 @@ struct pinlease {
 	uint32_t cut;				/* in flight when fenced */
 	uint32_t cause;
 	int err;				/* what makes it LOST, or failed the restore */
+	/*
+	 * Granules that are in the file, and not on the disk as far as we know: written before
+	 * the fdatasync that is under way began, and the others. When one fails both are dirty
+	 * again, a loss is counted, and the next sync answers loss_err, once.
+	 */
+	uint64_t covered, uncovered;
+	uint32_t losses, losses_told;
+	int loss_err;
+	uint32_t users;				/* calls that still look at it, but hold up no break */
 	bool holding, busy, ack_due;
 	bool fenced;				/* nothing of ours reaches the memory */
 	bool written; /* FENCING: and what it wrote is in the file, or lost is set */
 	bool lost;
 	bool sync_failed;
+	bool redirty;				/* not staged: pages are called clean that were not written */
 	bool waited;				/* a release or own change takes it on from FENCING */
 	bool releasing, gave_up;
 	bool orphan;				/* INIT: its acquire failed, but it is registered */

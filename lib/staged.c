@@ -44,9 +44,16 @@ int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t l
 	return r;
 }
 
+int pl_staged_unfilled(struct pl_staged *s)
+{
+	s->told = pl_sys_alloc((s->map_len / s->page / WORD_BITS + 1) * sizeof(*s->told));
+	return s->told ? 0 : -ENOMEM;
+}
+
 static void staged_forget(struct pl_staged *s)
 {
 	pl_sys_free((void *)s->dirty);
+	pl_sys_free((void *)s->told);
 	*s = (struct pl_staged){ .addr = NULL };
 }
 
@@ -74,6 +81,15 @@ static int fill_fail(struct pl_fill_error *at, uint32_t reason, int sys_errno, i
 	return err;
 }
 
+/* All of it is the file's, or was written: anything may be written back now. */
+static void staged_filled(struct pl_staged *s)
+{
+	uint64_t w;
+
+	for (w = 0; s->told && w <= s->map_len / s->page / WORD_BITS; w++)
+		atomic_store_explicit(&s->told[w], UINT64_MAX, memory_order_relaxed);
+}
+
 int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at)
 {
 	uint64_t done = 0;
@@ -95,6 +111,7 @@ int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *a
 		}
 		done += (uint64_t)n;
 	}
+	staged_filled(s);
 	return 0;
 }
 
@@ -118,8 +135,49 @@ void pl_staged_mark(struct pl_staged *s, uint64_t off, uint64_t len)
 		return;
 	last = (off + len - 1) / s->page;
 	/* Release: who takes a bit down with acquire sees what was written before it was put up. */
-	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++)
+	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++) {
+		if (s->told)
+			atomic_fetch_or_explicit(&s->told[w], word_mask(w, first, last),
+						 memory_order_relaxed);
 		atomic_fetch_or_explicit(&s->dirty[w], word_mask(w, first, last), memory_order_release);
+	}
+}
+
+static uint64_t granule_bytes(const struct pl_staged *s)
+{
+	return (staged_pages(s, s->map_len) + WORD_BITS - 1) / WORD_BITS * s->page;
+}
+
+uint64_t pl_staged_granules(const struct pl_staged *s, uint64_t off, uint64_t len)
+{
+	uint64_t bytes = granule_bytes(s);
+
+	return len ? word_mask(0, off / bytes, (off + len - 1) / bytes) : 0;
+}
+
+/* Pages first..last, of memory that is not filled only those that hold something. */
+static void mark_again(struct pl_staged *s, uint64_t first, uint64_t last)
+{
+	uint64_t w, mask;
+
+	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++) {
+		mask = word_mask(w, first, last);
+		if (s->told)
+			mask &= atomic_load_explicit(&s->told[w], memory_order_relaxed);
+		atomic_fetch_or_explicit(&s->dirty[w], mask, memory_order_release);
+	}
+}
+
+void pl_staged_mark_granules(struct pl_staged *s, uint64_t granules)
+{
+	uint64_t pages = granule_bytes(s) / s->page, all = s->map_len / s->page, first;
+	unsigned int i;
+
+	for (i = 0; i < WORD_BITS; i++) {
+		first = i * pages;
+		if (granules >> i & 1 && first < all)
+			mark_again(s, first, pl_min_u64(first + pages, all) - 1);
+	}
 }
 
 void pl_staged_clear(struct pl_staged *s, uint64_t off, uint64_t len)
@@ -131,6 +189,15 @@ void pl_staged_clear(struct pl_staged *s, uint64_t off, uint64_t len)
 	last = (off + len - 1) / s->page;
 	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++)
 		atomic_fetch_and_explicit(&s->dirty[w], ~word_mask(w, first, last), memory_order_acquire);
+}
+
+void pl_staged_clear_whole(struct pl_staged *s, uint64_t off, uint64_t len)
+{
+	uint64_t first = pl_round_up(off, s->page), end = off + len;
+
+	if (end < s->len)
+		end = end / s->page * s->page;
+	pl_staged_clear(s, first, pl_sub_sat(end, first));
 }
 
 void pl_staged_clean(struct pl_staged *s)

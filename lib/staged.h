@@ -22,6 +22,7 @@ struct pl_staged {
 	uint64_t file_off;
 	uint64_t page;
 	_Atomic uint64_t *dirty;	/* a bit a page; NULL: read-only */
+	_Atomic uint64_t *told;		/* not filled: the pages that were ever marked; else NULL */
 };
 
 /*
@@ -31,6 +32,11 @@ struct pl_staged {
  */
 int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
 		  bool writable);
+/*
+ * It will not be filled, and what nobody marks is never to be written: pl_staged_mark_granules
+ * keeps to pages that were marked before. Until pl_staged_fill. 0, -ENOMEM.
+ */
+int pl_staged_unfilled(struct pl_staged *s);
 void pl_staged_free(struct pl_staged *s);
 /* As pl_staged_free, and the file is mapped in its place. */
 int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot);
@@ -38,7 +44,15 @@ int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot);
 int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at);
 
 void pl_staged_mark(struct pl_staged *s, uint64_t off, uint64_t len);
+/*
+ * A 64th of the memory, in whole pages, is a granule: coarse enough that a word remembers
+ * of all of it what is in the file and not yet known to be on the disk.
+ */
+uint64_t pl_staged_granules(const struct pl_staged *s, uint64_t off, uint64_t len);
+void pl_staged_mark_granules(struct pl_staged *s, uint64_t granules);
 void pl_staged_clear(struct pl_staged *s, uint64_t off, uint64_t len);
+/* The pages that lie in it whole. */
+void pl_staged_clear_whole(struct pl_staged *s, uint64_t off, uint64_t len);
 void pl_staged_clean(struct pl_staged *s);
 /*
  * The next run of dirty pages that touches from..end, at most max_bytes of it (rounded

@@ -81,11 +81,11 @@ static void everything_comes_back(void **state)
 	assert_true(ev.gen == 7 && ev.cause == PINLEASE_BY_WRITER && ev.off == 4096 && ev.len == UINT64_MAX);
 	assert_true(ev.deadline_ns == 1234567890123 && !ev.in_flight && !ev.lost_bytes && !ev.err);
 	in = (struct pinlease_event){ .type = PINLEASE_EV_LOST, .gen = 8, .err = -EDQUOT, .in_flight = 3,
-				      .lost_bytes = 1ull << 40 };
+				      .lost_bytes = 1ull << 40, .off = 77, .len = 1ull << 50 };
 	put(s, &s->a, in);
 	expect(s, &s->a, PINLEASE_EV_LOST, &ev);
 	assert_true(ev.gen == 8 && ev.err == -EDQUOT && ev.in_flight == 3 && ev.lost_bytes == 1ull << 40);
-	assert_true(!ev.off && !ev.len && !ev.deadline_ns);
+	assert_true(ev.off == 77 && ev.len == 1ull << 50 && !ev.deadline_ns);
 	expect_none(s);
 }
 

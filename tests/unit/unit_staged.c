@@ -290,6 +290,59 @@ static void read_only_has_no_bits(void **state)
 	assert_true(pl_staged_new(&s, NULL, 0, 1ull << 60, 1ull << 50, false) < 0);
 }
 
+/* A 64th of the memory each, whole pages: 200 pages are 50 granules of four. */
+static void granules_are_coarse(void **state)
+{
+	struct pl_staged *s = &((struct scene *)*state)->s;
+
+	assert_int_equal(pl_staged_granules(s, 0, 0), 0);
+	assert_int_equal(pl_staged_granules(s, 0, 1), 1);
+	assert_int_equal(pl_staged_granules(s, 4 * PAGE - 1, 2), 3);
+	assert_int_equal(pl_staged_granules(s, 199 * PAGE, 1), 1ull << 49);
+	assert_int_equal(pl_staged_granules(s, 0, LEN), (1ull << 50) - 1);
+	pl_staged_mark_granules(s, 1ull << 49 | 1ull << 63 | 4);
+	expect_run(s, 0, UINT64_MAX, 8 * PAGE, 4 * PAGE);
+	expect_run(s, 12 * PAGE, UINT64_MAX, 196 * PAGE, 4 * PAGE - 100);
+	pl_staged_mark_granules(s, UINT64_MAX);
+	expect_run(s, 0, UINT64_MAX, 0, LEN);
+}
+
+/* What was never filled and never marked must not be written for being near what was. */
+static void unfilled_pages_stay_out(void **state)
+{
+	struct scene *c = *state;
+	struct pl_staged *s = &c->s;
+	struct pl_fill_error at;
+
+	assert_int_equal(pl_staged_unfilled(s), 0);
+	pl_staged_mark(s, 9 * PAGE, PAGE);
+	pl_staged_mark(s, 64 * PAGE, PAGE);
+	pl_staged_clean(s);
+	pl_staged_mark_granules(s, UINT64_MAX);
+	expect_run(s, 0, UINT64_MAX, 9 * PAGE, PAGE);
+	expect_run(s, 10 * PAGE, UINT64_MAX, 64 * PAGE, PAGE);
+	expect_none(s, 65 * PAGE, LEN);
+	pl_staged_clean(s);
+	assert_int_equal(pl_staged_fill(s, c->fd, NULL, NULL, &at), 0);
+	pl_staged_mark_granules(s, 1);
+	expect_run(s, 0, UINT64_MAX, 0, 4 * PAGE);
+}
+
+static void only_whole_pages_are_cleared(void **state)
+{
+	struct pl_staged *s = &((struct scene *)*state)->s;
+
+	pl_staged_mark(s, 0, LEN);
+	pl_staged_clear_whole(s, PAGE + 1, PAGE);
+	assert_int_equal(pl_staged_dirty_bytes(s), LEN);
+	pl_staged_clear_whole(s, PAGE + 1, 2 * PAGE);
+	assert_int_equal(pl_staged_dirty_bytes(s), LEN - PAGE);
+	/* The last page is whole where the range ends. */
+	pl_staged_clear_whole(s, LEN - 1, 1);
+	pl_staged_clear_whole(s, 198 * PAGE + 1, LEN - 198 * PAGE - 1);
+	assert_int_equal(pl_staged_dirty_bytes(s), LEN - PAGE - (PAGE - 100));
+}
+
 /*
  * A device's owner stores and marks while another thread takes and reads. At the end every
  * page has been read as it was left: no mark was lost between the two looks.
@@ -353,6 +406,9 @@ int main(void)
 		TEST(a_short_write_goes_on),
 		TEST(takes_the_place_of_a_mapping),
 		TEST(read_only_has_no_bits),
+		TEST(granules_are_coarse),
+		TEST(unfilled_pages_stay_out),
+		TEST(only_whole_pages_are_cleared),
 		TEST(no_mark_is_lost),
 	};
 
