@@ -14,6 +14,7 @@ PL_ROUNDS(nonblock_rounds, 20, 200)	/* rdma: openers that retry with O_NONBLOCK 
 PL_ROUNDS(slow_disk_rounds, 1, 10)	/* rdma: breaks of idle leases alone, and beside a slow one */
 PL_ROUNDS(powercut_points, 25, 100)	/* rdma, uring: power cuts, syncs of a lease, per file system */
 PL_ROUNDS(change_gaps, 20, 200)	/* uring: punches beside the traffic of another lease */
+PL_ROUNDS(hazard_odp_ops, 150, 600)	/* rdma: writes and reads, in each place, bare and with the library */
 PL_ROUNDS(mass_files, 2000, 2000)	/* uring, unit: files broken at once */
 PL_ROUNDS(heap_steps, 20000, 1000000)	/* unit: pushes and removes against the model */
 PL_ROUNDS(range_steps, 5000, 200000)	/* unit: inserts, removes and queries against the model */

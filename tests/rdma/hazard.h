@@ -113,6 +113,8 @@ void hazard_leave(struct hazard_file *f);
  */
 int hazard_write(struct hazard_file *f, size_t page, uint32_t tag);
 int hazard_read(struct hazard_file *f, size_t page);
+/* The same with any operation, from or to the start of the peer's buffer as it is. */
+int hazard_do(struct hazard_file *f, enum ibv_wr_opcode opcode, uint64_t off, uint32_t len);
 /* A peer that nobody told anything: with the keys it has had since f's last begin. */
 int hazard_write_deaf(struct hazard_file *f, size_t page, uint32_t tag);
 /* All of the pages from page on. Dies unless each is acknowledged. */

@@ -170,11 +170,10 @@ static int file_begin(struct hazard_file *f, uint32_t *gen)
 }
 
 /* An error has ended the connection: another one. */
-static int file_do(struct hazard_file *f, enum ibv_wr_opcode opcode, size_t page)
+static int file_do(struct hazard_file *f, enum ibv_wr_opcode opcode, uint64_t off, uint32_t len)
 {
 	struct hazard *h = f->h;
-	int r = kt_do(&h->pair.peer, opcode, h->buf, h->mr->lkey, HAZARD_PAGE,
-		      f->view.iova + page * HAZARD_PAGE, f->view.rkey);
+	int r = kt_do(&h->pair.peer, opcode, h->buf, h->mr->lkey, len, f->view.iova + off, f->view.rkey);
 
 	if (!r)
 		return 0;
@@ -183,14 +182,14 @@ static int file_do(struct hazard_file *f, enum ibv_wr_opcode opcode, size_t page
 	return r;
 }
 
-static int file_one(struct hazard_file *f, enum ibv_wr_opcode opcode, size_t page)
+int hazard_do(struct hazard_file *f, enum ibv_wr_opcode opcode, uint64_t off, uint32_t len)
 {
 	uint32_t gen = 0;
 	int r = file_begin(f, &gen);
 
 	if (r)
 		return r;
-	r = file_do(f, opcode, page);
+	r = file_do(f, opcode, off, len);
 	if (f->lease)
 		pinlease_dma_end(f->lease, 1, gen);
 	return r;
@@ -199,19 +198,19 @@ static int file_one(struct hazard_file *f, enum ibv_wr_opcode opcode, size_t pag
 int hazard_write(struct hazard_file *f, size_t page, uint32_t tag)
 {
 	hazard_fill(f->h->buf, page, 1, tag);
-	return file_one(f, IBV_WR_RDMA_WRITE, page);
+	return hazard_do(f, IBV_WR_RDMA_WRITE, page * HAZARD_PAGE, HAZARD_PAGE);
 }
 
 int hazard_read(struct hazard_file *f, size_t page)
 {
 	memset(f->h->buf, 0xee, HAZARD_PAGE);
-	return file_one(f, IBV_WR_RDMA_READ, page);
+	return hazard_do(f, IBV_WR_RDMA_READ, page * HAZARD_PAGE, HAZARD_PAGE);
 }
 
 int hazard_write_deaf(struct hazard_file *f, size_t page, uint32_t tag)
 {
 	hazard_fill(f->h->buf, page, 1, tag);
-	return file_do(f, IBV_WR_RDMA_WRITE, page);
+	return file_do(f, IBV_WR_RDMA_WRITE, page * HAZARD_PAGE, HAZARD_PAGE);
 }
 
 void hazard_write_all(struct hazard_file *f, size_t page, size_t n, uint32_t tag)
