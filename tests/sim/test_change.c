@@ -362,6 +362,32 @@ static void test_restore_in_the_middle(struct world *w)
 	world_close(w);
 }
 
+/* A break was answered a moment ago, and the lease is due to come back in the middle of the change. */
+static void test_restored_by_itself_in_the_middle(struct world *w)
+{
+	struct changer c = { .len = 4 * SIM_PAGE, .ret = 1 };
+	struct pinlease *lease;
+	struct sim_thread *t;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), SHORT_NS);
+	c.file = w->file;
+	sim_slow("truncate", 500 * SIM_MS);
+	t = sim_thread_start(change_now, &c);
+	sim_sleep(400 * SIM_MS);
+	/* The guard is held again since long. */
+	assert_int_equal(sim_lease(w->path), F_WRLCK);
+	assert_int_equal(world_state(lease), PINLEASE_REVOKED);
+	assert_int_equal(sim_mrs(), 0);
+	sim_thread_join(t);
+	assert_int_equal(c.ret, 0);
+	sim_sleep(SHORT_NS);
+	assert_int_equal(world_state(lease), PINLEASE_ACTIVE);
+	assert_int_equal(world_view(lease).len, 4 * SIM_PAGE);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,6 +407,7 @@ int main(void)
 		world_test(test_two_at_once),
 		world_test(test_acquire_in_the_middle),
 		world_test(test_restore_in_the_middle),
+		world_test(test_restored_by_itself_in_the_middle),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
