@@ -71,6 +71,8 @@ int kt_loop(int image, char device[KT_DEVICE_MAX]);
 
 /* Make dir/name of size bytes, written and synced (no holes), and put its path into path. */
 int kt_file(char path[KT_PATH_MAX], const char *dir, const char *name, size_t size);
+/* Make dir/filler, which takes all the room that is left. */
+int kt_fill_up(const char *dir);
 
 /* Set /proc/sys/fs/lease-break-time; the old value comes back at exit. -EACCES without root. */
 int kt_break_time(unsigned int seconds);

@@ -309,6 +309,30 @@ int kt_file(char path[KT_PATH_MAX], const char *dir, const char *name, size_t si
 	return ret;
 }
 
+/* By fallocate as far as that goes, since writing is slow in an emulated machine. */
+int kt_fill_up(const char *dir)
+{
+	static char block[4096];
+	char path[KT_PATH_MAX];
+	int fd, ret = kt_file(path, dir, "filler", 0);
+	off_t at = 0;
+
+	if (ret)
+		return ret;
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (off_t size = 64 << 20; size >= (off_t)sizeof(block); size /= 2)
+		while (!fallocate(fd, 0, at, size))
+			at += size;
+	while (pwrite(fd, block, sizeof(block), at) > 0)
+		at += (off_t)sizeof(block);
+	ret = errno == ENOSPC ? 0 : -errno;
+	fsync(fd);
+	close(fd);
+	return ret;
+}
+
 /* Sets a sysctl, and keeps what it was before the first time in *before, for the undertaker. */
 static int set_sysctl(const char *path, long long number, int *before)
 {

@@ -53,27 +53,6 @@ static int populate(void *map, size_t len, int advice)
 	return madvise(map, len, advice) ? -errno : 0;
 }
 
-/* By fallocate as far as that goes, since writing is slow in an emulated machine. */
-static void fill_up(const char *dir)
-{
-	static char block[4096];
-	char path[KT_PATH_MAX];
-	off_t at = 0;
-	int fd;
-
-	assert_int_equal(kt_file(path, dir, "filler", 0), 0);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	for (off_t size = 64 << 20; size >= (off_t)sizeof(block); size /= 2)
-		while (!fallocate(fd, 0, at, size))
-			at += size;
-	while (pwrite(fd, block, sizeof(block), at) > 0)
-		at += (off_t)sizeof(block);
-	assert_int_equal(errno, ENOSPC);
-	fsync(fd);
-	close(fd);
-}
-
 static void populate_write_fills_holes_and_seek_hole_sees_it(void **state)
 {
 	(void)state;
@@ -141,7 +120,7 @@ static struct full *full(enum scene_fs which)
 	f->reserved = sparse(f->fs.dir, "reserved");
 	assert_int_equal(fallocate(f->reserved.fd, 0, 0, RANGE), 0);
 	assert_int_equal(fsync(f->reserved.fd), 0);
-	fill_up(f->fs.dir);
+	assert_int_equal(kt_fill_up(f->fs.dir), 0);
 	return f;
 }
 
