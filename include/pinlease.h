@@ -263,6 +263,8 @@ struct pinlease_probe_result {
 	size_t size;
 	uint32_t flags;			/* PINLEASE_PROBE_NO_MEMBARRIER */
 	uint32_t count;			/* of cells */
+	int32_t odp_err;		/* 0: AUTO trusts the device with on-demand paging; or why */
+	uint32_t odp_reason;		/* NONE, NO_ODP, DATA_CHECK */
 	struct pinlease_probe_auto auto_read, auto_write;
 	struct pinlease_probe_cell cell[PINLEASE_PROBE_CELLS];
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <infiniband/verbs.h>
 
+#include "backend.h"
 #include "lease.h"
 #include "probe.h"
 #include "sys.h"
@@ -192,6 +193,18 @@ static int probe_access(const struct probe *p, uint32_t access, struct pinlease_
 	return probe_auto(p, access, access == PINLEASE_READ ? &out->auto_read : &out->auto_write);
 }
 
+/* What AUTO goes by. */
+static void probe_odp(const struct probe *p, struct pinlease_probe_result *out)
+{
+	out->odp_err = -EOPNOTSUPP;
+	out->odp_reason = PINLEASE_WHY_NO_ODP;
+	if (!p->opts->pd)
+		return;
+	out->odp_err = pl_backend_odp.capable(p->opts->pd, NULL, &out->odp_reason);
+	if (!out->odp_err)
+		out->odp_reason = PINLEASE_WHY_NONE;
+}
+
 int pl_probe(struct pl_env *env, const char *path, int fd, const struct pinlease_probe_opts *opts,
 	     struct pinlease_why *why, struct pinlease_probe_result *out)
 {
@@ -202,6 +215,7 @@ int pl_probe(struct pl_env *env, const char *path, int fd, const struct pinlease
 		r = probe_access(&p, PINLEASE_READ, out);
 	if (!r)
 		r = probe_access(&p, PINLEASE_WRITE, out);
+	probe_odp(&p, out);
 	if (!pl_account_has_membarrier())
 		out->flags |= PINLEASE_PROBE_NO_MEMBARRIER;
 	return r;
