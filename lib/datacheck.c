@@ -2,7 +2,8 @@
 /*
  * The device's data path, checked on the device itself.
  *
- * A loopback pair of RC queue pairs at the active path MTU; one end's memory (near) is
+ * A loopback pair of RC queue pairs at the path MTU in use, the smallest where ports
+ * differ: the more packets, the more offsets. One end's memory (near) is
  * registered plainly, the other's (far) with the flags in question. Writes and reads
  * that are unaligned, cross pages and take several packets go through far, and after
  * each one all of far and near is compared with what should be there: data that went
@@ -250,20 +251,24 @@ static void check_find_gids(struct check *c)
 	}
 }
 
-static int check_find_port(struct check *c)
+/* The active port with the smallest path MTU. 0 and *port, *attr; -ENETDOWN: none is active. */
+static int check_find_port(struct ibv_context *context, uint8_t *port, struct ibv_port_attr *attr)
 {
-	int ports = pl_verbs_port_count(c->pd->context), err = -ENETDOWN, ret, i;
+	int ports = pl_verbs_port_count(context), err = ports < 0 ? ports : -ENETDOWN, ret, i;
+	struct ibv_port_attr one;
+	bool found = false;
 
 	for (i = 1; i <= ports; i++) {
-		ret = pl_verbs_query_port(c->pd->context, (uint8_t)i, &c->attr);
-		if (!ret && c->attr.state == IBV_PORT_ACTIVE) {
-			c->port = (uint8_t)i;
-			return 0;
-		}
+		ret = pl_verbs_query_port(context, (uint8_t)i, &one);
 		if (ret)
 			err = ret;
+		if (ret || one.state != IBV_PORT_ACTIVE || (found && one.active_mtu >= attr->active_mtu))
+			continue;
+		*port = (uint8_t)i;
+		*attr = one;
+		found = true;
 	}
-	return ports < 0 ? ports : err;
+	return found ? 0 : err;
 }
 
 static int check_find_route(struct check *c)
@@ -310,7 +315,7 @@ static int check_init(struct check *c)
 {
 	int err;
 
-	err = check_find_port(c);
+	err = check_find_port(c->pd->context, &c->port, &c->attr);
 	if (!err)
 		err = pl_verbs_create_cq(c->pd->context, 4, &c->cq);
 	if (!err)
@@ -352,48 +357,44 @@ int pl_datacheck_run(struct ibv_pd *pd, uint32_t ibv_access)
 
 uint32_t pl_datacheck_mtu(struct ibv_context *context)
 {
-	int ports = pl_verbs_port_count(context), i;
-	uint32_t least = 0, mtu;
 	struct ibv_port_attr attr;
+	uint8_t port;
 
-	for (i = 1; i <= ports; i++) {
-		if (pl_verbs_query_port(context, (uint8_t)i, &attr) || attr.state != IBV_PORT_ACTIVE)
-			continue;
-		mtu = 128u << attr.active_mtu;
-		if (!least || mtu < least)
-			least = mtu;
-	}
-	return least;
+	return check_find_port(context, &port, &attr) ? 0 : 128u << attr.active_mtu;
 }
 
 /*
  * What is known already, for the life of the process. Name and GUID: software devices
- * share GUIDs, and a name may come back for another device.
+ * share GUIDs, and a name may come back for another device. A port that comes back with
+ * another path MTU cuts messages into other packets: that is a question of its own.
  */
 static struct check_known {
 	char name[IBV_SYSFS_NAME_MAX];
 	uint64_t guid;
+	uint32_t mtu;
 	int result;
 } check_known[CHECK_DEVICES];
 static unsigned int check_known_count;
 static pthread_mutex_t check_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-static struct check_known *check_lookup(const char *name, uint64_t guid)
+static struct check_known *check_lookup(const char *name, uint64_t guid, uint32_t mtu)
 {
 	unsigned int i;
 
 	for (i = 0; i < CHECK_DEVICES && i < check_known_count; i++)
-		if (check_known[i].guid == guid && !strcmp(check_known[i].name, name))
+		if (check_known[i].guid == guid && check_known[i].mtu == mtu &&
+		    !strcmp(check_known[i].name, name))
 			return &check_known[i];
 	return NULL;
 }
 
-static void check_remember(const char *name, uint64_t guid, int result)
+static void check_remember(const char *name, uint64_t guid, uint32_t mtu, int result)
 {
 	struct check_known *known = &check_known[check_known_count++ % CHECK_DEVICES];
 
 	strncpy(known->name, name, sizeof(known->name) - 1);
 	known->guid = guid;
+	known->mtu = mtu;
 	known->result = result;
 }
 
@@ -403,17 +404,20 @@ int pl_datacheck_odp(struct ibv_pd *pd)
 {
 	const char *name = pl_verbs_device_name(pd->context);
 	uint64_t guid = pl_verbs_device_guid(pd->context);
+	uint32_t mtu = pl_datacheck_mtu(pd->context);
 	struct check_known *known;
 	int result;
 
+	if (!mtu)
+		return -ENETDOWN;
 	pthread_mutex_lock(&check_mutex);
-	known = check_lookup(name, guid);
+	known = check_lookup(name, guid, mtu);
 	if (known) {
 		result = known->result;
 	} else {
 		result = pl_datacheck_run(pd, IBV_ACCESS_ON_DEMAND);
 		if (!result || result == -EOPNOTSUPP)
-			check_remember(name, guid, result);
+			check_remember(name, guid, mtu, result);
 	}
 	pthread_mutex_unlock(&check_mutex);
 	return result;

@@ -13,7 +13,7 @@
  * Takes milliseconds; four seconds at most, where packets get lost.
  */
 int pl_datacheck_run(struct ibv_pd *pd, uint32_t ibv_access);
-/* The same with IBV_ACCESS_ON_DEMAND; an answer is remembered for the device. */
+/* The same with IBV_ACCESS_ON_DEMAND; an answer is remembered for the device and its path MTU. */
 int pl_datacheck_odp(struct ibv_pd *pd);
 /* The smallest path MTU of the device's active ports, in bytes; 0: none is active. */
 uint32_t pl_datacheck_mtu(struct ibv_context *context);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "backend.h"
 #include "lease.h"
 #include "sys.h"
 #include "verbs.h"
@@ -52,19 +53,25 @@ static int mr_check(const struct pinlease *lease, uint32_t ibv_access)
 	return lease->access == PINLEASE_READ && (ibv_access & writes) ? -EINVAL : 0;
 }
 
+/* Another device than the first may do less. What was asked for by name is judged as by name. */
+static int mr_capable(const struct pinlease *lease, struct ibv_pd *pd)
+{
+	const struct pinlease_backend *backend = lease->regs[0].backend;
+	const struct pinlease_pin pin = { .size = sizeof(pin) };
+	uint32_t reason;
+
+	if (lease->mode == PINLEASE_MODE_ODP && lease->mode_reason == PINLEASE_WHY_ASKED)
+		return pl_odp_by_name_ok(pd, &reason);
+	return backend->capable ? backend->capable(pd, &pin, &reason) : 0;
+}
+
 /* Not locked; busy keeps others off. */
 static int mr_register(struct pinlease *lease, struct pl_reg *reg, struct ibv_pd *pd, uint32_t ibv_access)
 {
-	const struct pinlease_backend *backend = lease->regs[0].backend;
-	uint32_t reason;
-	int r = 0;
+	int r = mr_capable(lease, pd);
 
-	/* Another device than the first may do less. */
-	if (backend->capable)
-		r = backend->capable(pd, &(struct pinlease_pin){ .size = sizeof(struct pinlease_pin) },
-				     &reason);
 	if (!r)
-		r = pl_reg_init(reg, backend, pd, ibv_access, pd);
+		r = pl_reg_init(reg, lease->regs[0].backend, pd, ibv_access, pd);
 	if (r)
 		return r;
 	r = pl_lease_pin(lease, reg);

@@ -111,6 +111,9 @@ void sim_signal_holder(const char *path, int fd); /* to whom the lease's signals
 /* The device */
 enum sim_odp { SIM_ODP_NONE, SIM_ODP_GOOD, SIM_ODP_UNALIGNED /* puts what is not page aligned elsewhere */ };
 struct ibv_pd *sim_device(enum sim_odp odp); /* a new device with one PD, until sim_check or sim_end */
+/* The path MTU of port 1 (1024 unless set) or 2 (0: down). */
+void sim_device_mtu(struct ibv_pd *pd, unsigned int port, unsigned int mtu);
+unsigned int sim_device_qps(struct ibv_pd *pd); /* ever made of it */
 unsigned int sim_mrs(void);
 void sim_dereg_lies(bool lies); /* answers 0 and leaves the region alive */
 

@@ -42,18 +42,17 @@ int pl_verbs_port_count(struct ibv_context *context)
 	int r = sim_enter("port_count", SIM_STEP);
 
 	(void)context;
-	return r ? r : 1;
+	return r ? r : 2;
 }
 
 int pl_verbs_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr)
 {
+	enum ibv_mtu mtu = sim_device_of(context)->mtu[port - 1];
 	int r = sim_enter("query_port", SIM_STEP);
 
-	(void)context;
-	(void)port;
 	if (!r)
-		*attr = (struct ibv_port_attr){ .state = IBV_PORT_ACTIVE,
-						.active_mtu = IBV_MTU_1024,
+		*attr = (struct ibv_port_attr){ .state = mtu ? IBV_PORT_ACTIVE : IBV_PORT_DOWN,
+						.active_mtu = mtu,
 						.link_layer = IBV_LINK_LAYER_INFINIBAND };
 	return r;
 }
@@ -113,18 +112,21 @@ int pl_verbs_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, struct 
 	qp->pd = pd;
 	qp->send_cq = attr->send_cq;
 	sim_lock();
+	sim_device_of(pd->context)->checks++;
 	sim.counts.qps++;
 	sim_unlock();
 	*out = qp;
 	return 0;
 }
 
+/* The path MTU is kept where a real provider keeps what is its own. */
 int pl_verbs_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
-	(void)qp;
-	(void)attr;
-	(void)mask;
-	return sim_enter("modify_qp", SIM_MEMORY | SIM_STEP);
+	int r = sim_enter("modify_qp", SIM_MEMORY | SIM_STEP);
+
+	if (!r && (mask & IBV_QP_PATH_MTU))
+		qp->qp_num = 128u << attr->path_mtu;
+	return r;
 }
 
 int pl_verbs_destroy_qp(struct ibv_qp *qp)
@@ -150,19 +152,24 @@ static uintptr_t device_addr(const struct ibv_qp *qp, const struct sim_mr *mr, u
 	return addr;
 }
 
+/* Packet by packet, as the path MTU cuts the message. */
 static bool device_copy(const struct ibv_qp *qp, const struct ibv_send_wr *wr)
 {
 	const struct sim_mr *near = sim_mr_find(wr->sg_list->lkey), *far = sim_mr_find(wr->wr.rdma.rkey);
+	uint32_t done, n;
 	uintptr_t here, there;
 
 	if (!near || !far)
 		return false;
-	here = device_addr(qp, near, wr->sg_list->addr);
-	there = device_addr(qp, far, wr->wr.rdma.remote_addr);
-	if (wr->opcode == IBV_WR_RDMA_WRITE)
-		sim_memory_write(there, (const void *)here, wr->sg_list->length);
-	else
-		sim_memory_write(here, (const void *)there, wr->sg_list->length);
+	for (done = 0; done < wr->sg_list->length; done += n) {
+		n = (uint32_t)pl_min_u64(qp->qp_num, wr->sg_list->length - done);
+		here = device_addr(qp, near, wr->sg_list->addr + done);
+		there = device_addr(qp, far, wr->wr.rdma.remote_addr + done);
+		if (wr->opcode == IBV_WR_RDMA_WRITE)
+			sim_memory_write(there, (const void *)here, n);
+		else
+			sim_memory_write(here, (const void *)there, n);
+	}
 	return true;
 }
 

@@ -22,6 +22,7 @@ struct ibv_pd *sim_device(enum sim_odp odp)
 	if (!d)
 		sim_die("out of memory");
 	d->odp = odp;
+	d->mtu[0] = IBV_MTU_1024;
 	d->guid = ++guids;
 	snprintf(d->name, sizeof(d->name), "sim%u", (unsigned int)d->guid);
 	d->context.cmd_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -31,6 +32,20 @@ struct ibv_pd *sim_device(enum sim_odp odp)
 	pl_list_add_tail(&sim.devices, &d->link);
 	sim_unlock();
 	return &d->pd;
+}
+
+void sim_device_mtu(struct ibv_pd *pd, unsigned int port, unsigned int mtu)
+{
+	struct sim_device *d = sim_device_of(pd->context);
+
+	d->mtu[port - 1] = 0;
+	while (mtu && 128u << d->mtu[port - 1] != mtu)
+		d->mtu[port - 1]++;
+}
+
+unsigned int sim_device_qps(struct ibv_pd *pd)
+{
+	return sim_device_of(pd->context)->checks;
 }
 
 struct sim_device *sim_device_of(struct ibv_context *context)

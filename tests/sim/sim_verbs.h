@@ -12,6 +12,8 @@ struct sim_device {
 	char name[16];
 	uint64_t guid;
 	enum sim_odp odp;
+	enum ibv_mtu mtu[2];	/* of its two ports; 0: down */
+	unsigned int checks;	/* queue pairs made */
 };
 
 struct sim_device *sim_device_of(struct ibv_context *context);
