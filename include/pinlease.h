@@ -116,7 +116,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_RANGE,		/* empty, or ends beyond the end of the file */
 	PINLEASE_WHY_OVERLAP,		/* overlaps another lease, and one of the two is staged for writing */
 	PINLEASE_WHY_BAD_FD,		/* closed, O_PATH, or not open for what the access needs */
-	PINLEASE_WHY_NOT_REGULAR,	/* a directory, pipe, socket or device */
+	PINLEASE_WHY_NOT_REGULAR,	/* a directory, pipe, socket, or device other than device-dax */
 	PINLEASE_WHY_FILESYSTEM,	/* leases here only notify, or miss an opener (NFS, overlayfs, ...) */
 	PINLEASE_WHY_NO_LEASES,		/* the file system or the sysctl fs.leases-enable refuses leases */
 	PINLEASE_WHY_NOT_OWNER,		/* not the file's owner, and no CAP_LEASE */
@@ -152,6 +152,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_OPEN,		/* open(2) said no: why.sys_errno */
 	PINLEASE_WHY_WOULD_BREAK,	/* probe: process why.pid holds a lease, which an open would break */
 	PINLEASE_WHY_NO_WRITE,		/* staged cannot be written back: no write(2) (hugetlbfs) */
+	PINLEASE_WHY_NOT_STATIC,	/* the static guard was asked for, on what is no device-dax */
 	PINLEASE_WHY_LAST,		/* not a reason: one more than the last */
 };
 

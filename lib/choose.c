@@ -24,7 +24,8 @@ static void choice_check_file(const struct pinlease_file *file, uint32_t access,
 		/* check_vma_flags() refuses FOLL_LONGTERM of fs-dax: EOPNOTSUPP. */
 		c->err = -EOPNOTSUPP;
 		c->reason = PINLEASE_WHY_DAX;
-	} else if (write && file->id.fs != PL_FS_TMPFS && file->id.fs != PL_FS_HUGETLBFS) {
+	} else if (write && file->id.fs != PL_FS_TMPFS && file->id.fs != PL_FS_HUGETLBFS &&
+		   file->id.fs != PL_FS_DEVDAX) {
 		/*
 		 * From 6.5 GUP refuses it (EFAULT). Before, the device dirties pages that writeback
 		 * has cleaned, and fsync answers 0 over old data: never made, whatever the kernel.

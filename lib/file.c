@@ -58,7 +58,7 @@ static int file_map_base(struct pinlease_file *file, uint64_t size, struct pinle
 		return 0;
 	if (!size)
 		return refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
-	r = pl_filemap_new(file->fd, 0, size, file->access, file->id.page, &file->base);
+	r = pl_filemap_new(file->fd, 0, size, file->access, &file->id, &file->base);
 	return r ? refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MEMORY, r) : 0;
 }
 

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "fileid.h"
+#include "pmem.h"
 #include "sys.h"
 
 #include <pinlease.h>
@@ -31,6 +32,20 @@ static enum pl_fs fs_of(uint32_t magic)
 	return PL_FS_FOREIGN;
 }
 
+/* Any character device is asked: the kernel has it below /sys what is a device-dax. */
+static int device_get(int fd, const struct pl_sys_stat *st, struct pl_fileid *id)
+{
+	uint64_t size, alignment;
+	int r = pl_pmem_device(fd, &size, &alignment);
+
+	if (r)
+		return r;
+	*id = (struct pl_fileid){
+		.dev = st->dev, .ino = st->ino, .page = alignment, .size = size, .fs = PL_FS_DEVDAX
+	};
+	return 0;
+}
+
 int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason)
 {
 	struct pl_sys_stat st;
@@ -40,10 +55,16 @@ int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason
 		*reason = PINLEASE_WHY_BAD_FD;
 		return r;
 	}
+	if (S_ISCHR(st.mode) && !device_get(fd, &st, id)) {
+		if (size)
+			*size = id->size;
+		return 0;
+	}
 	if (!S_ISREG(st.mode)) {
 		*reason = PINLEASE_WHY_NOT_REGULAR;
 		return S_ISDIR(st.mode) ? -EISDIR : -EINVAL;
 	}
+	id->size = 0;
 	id->dev = st.dev;
 	id->ino = st.ino;
 	id->fs = fs_of(st.fs_magic);
@@ -51,6 +72,19 @@ int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason
 	id->dax = st.dax;
 	if (size)
 		*size = st.size;
+	return 0;
+}
+
+int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size)
+{
+	struct pl_sys_stat st;
+	int r = pl_sys_stat(fd, &st);
+
+	if (r)
+		return r;
+	if (st.dev != id->dev || st.ino != id->ino)
+		return -EBADF;
+	*size = id->fs == PL_FS_DEVDAX ? id->size : st.size;
 	return 0;
 }
 

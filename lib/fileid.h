@@ -10,6 +10,7 @@ enum pl_fs {
 	PL_FS_PAGECACHE,	/* ext4, xfs, btrfs, f2fs: dirty-tracked page cache */
 	PL_FS_TMPFS,		/* tmpfs, memfd: nothing is written back, pins are allowed */
 	PL_FS_HUGETLBFS,
+	PL_FS_DEVDAX,		/* a device: memory without a file system */
 	PL_FS_OVERLAY,		/* an open of the upper file is not seen */
 	PL_FS_FOREIGN,		/* leases notify only, or unknown */
 };
@@ -17,13 +18,25 @@ enum pl_fs {
 struct pl_fileid {
 	uint64_t dev, ino;
 	uint64_t page;		/* offsets are multiples of it */
+	uint64_t size;		/* of a device; a file's is asked for */
 	enum pl_fs fs;
-	bool dax;
+	bool dax;		/* fs-dax */
 };
 
-/* Of an open file. 0; -EBADF, -EINVAL: not a regular file; *reason is set then. *size may be NULL. */
+/*
+ * Of an open file. 0; -EBADF, -EISDIR, -EINVAL: no regular file, no device-dax; *reason is
+ * set then. *size may be NULL.
+ */
 int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason);
 /* fd still is this file. 0; -EBADF: closed, or another one; other -errno: it cannot be told. */
 int pl_fileid_same(int fd, const struct pl_fileid *id);
+/* As pl_fileid_same, and *size is what the file has now. */
+int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size);
+
+/* Persistent memory that a mapping reaches without a page cache in between. */
+static inline bool pl_fileid_pmem(const struct pl_fileid *id)
+{
+	return id->dax || id->fs == PL_FS_DEVDAX;
+}
 
 #endif

@@ -5,6 +5,7 @@
 #include <sys/sysmacros.h>
 
 #include "filemap.h"
+#include "pmem.h"
 #include "util.h"
 
 #include <pinlease.h>
@@ -24,12 +25,22 @@ static int map_shared(int fd, uint64_t off, size_t len, int prot, void **addr)
 	return r;
 }
 
-int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, uint64_t page, struct pl_map *map)
+int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, const struct pl_fileid *id,
+		   struct pl_map *map)
 {
 	int prot = PROT_READ | (access == PINLEASE_WRITE ? PROT_WRITE : 0), r;
-	size_t size = pl_round_up(len, page);
+	size_t size = pl_round_up(len, id->page);
+	struct pl_pmem *pmem;
 	void *addr;
 
+	if (pl_fileid_pmem(id)) {
+		r = pl_pmem_map(fd, off, size, access == PINLEASE_WRITE, &pmem);
+		if (!r)
+			*map = (struct pl_map){
+				.addr = pmem->addr, .len = size, .pmem = pmem, .ours = true, .prot = prot
+			};
+		return r;
+	}
 	r = map_shared(fd, off, size, prot, &addr);
 	if (!r)
 		*map = (struct pl_map){ .addr = addr, .len = size, .ours = true, .prot = prot };
@@ -38,7 +49,9 @@ int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, uint64_t
 
 void pl_filemap_free(struct pl_map *map)
 {
-	if (map->ours)
+	if (map->pmem)
+		pl_pmem_unmap(map->pmem);
+	else if (map->ours)
 		pl_sys_unmap(map->addr, map->len);
 	*map = (struct pl_map){ .addr = NULL };
 }
@@ -229,6 +242,9 @@ int pl_filemap_prepare(int fd, uint64_t off, uint64_t len, void *addr, uint32_t 
 	uint64_t done, n;
 	int r = 0;
 
+	/* All of a device is there always, and no call that allocates or faults in knows of it. */
+	if (id->fs == PL_FS_DEVDAX)
+		return 0;
 	for (done = 0; !r && done < len; done += n) {
 		n = pl_min_u64(pl_max_u64(FILL_CHUNK, id->page), len - done);
 		r = fill_chunk(&f, off + done, n, addr ? (char *)addr + done : NULL, access, fill_holes);

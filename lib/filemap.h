@@ -13,6 +13,7 @@
 struct pl_map {
 	void *addr;
 	size_t len;
+	struct pl_pmem *pmem;	/* the range as persistent memory; NULL: page cache */
 	bool ours;		/* to be unmapped by us */
 	int prot;
 };
@@ -23,8 +24,10 @@ struct pl_fill_error {
 	int sys_errno;
 };
 
-/* Maps off..off+len shared, len rounded up to page; not inherited by children. */
-int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, uint64_t page, struct pl_map *map);
+/* Maps off..off+len shared, len rounded up to the file's page; not inherited by children. */
+int pl_filemap_new(int fd, uint64_t off, uint64_t len, uint32_t access, const struct pl_fileid *id,
+		   struct pl_map *map);
+/* An application's mapping stays; what we have made beside it goes. */
 void pl_filemap_free(struct pl_map *map);
 /* Is this memory a shared mapping of off..off+len of the file, as the access needs? 0 and *prot, -EINVAL. */
 int pl_filemap_check(const void *addr, uint64_t off, uint64_t len, uint32_t access,

@@ -5,9 +5,10 @@
 #include "guard.h"
 
 /* In AUTO's order: what never breaks comes first. none is never chosen, only named. */
-static const struct pl_guard_ops *const guards[] = { &pl_guard_seal, &pl_guard_lease, &pl_guard_none };
+static const struct pl_guard_ops *const guards[] = { &pl_guard_static, &pl_guard_seal, &pl_guard_lease,
+						     &pl_guard_none };
 
-#define GUARDS_AUTO 2
+#define GUARDS_AUTO 3
 
 const struct pl_guard_ops *pl_guard_find(const struct pl_guard *g, uint32_t kind, const struct pl_fileid *id,
 					 uint32_t *reason, int *err)

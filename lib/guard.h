@@ -40,9 +40,9 @@ struct pl_guard_ops {
 	int (*let_go)(struct pl_guard *g);
 };
 
-extern const struct pl_guard_ops pl_guard_lease, pl_guard_seal, pl_guard_none;
+extern const struct pl_guard_ops pl_guard_lease, pl_guard_seal, pl_guard_static, pl_guard_none;
 
-/* The ops for kind; AUTO: seal for a memfd that has or takes seals, else lease. NULL and *reason: none. */
+/* The ops for kind; AUTO: static for device-dax, seal for a memfd, else lease. NULL and *reason: none. */
 const struct pl_guard_ops *pl_guard_find(const struct pl_guard *g, uint32_t kind, const struct pl_fileid *id,
 					 uint32_t *reason, int *err);
 /* The seals are on already: no new writable mapping can be made. */

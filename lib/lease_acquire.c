@@ -7,6 +7,7 @@
 
 #include "choose.h"
 #include "culprit.h"
+#include "durable.h"
 #include "lease.h"
 #include "sys.h"
 #include "trial.h"
@@ -44,7 +45,7 @@ static int acquire_check(const struct pinlease_file *file, uint64_t off, uint64_
 			 const struct pinlease_opts *o, struct pinlease_why *why)
 {
 	uint32_t access = o->access ? o->access : file->access;
-	struct pl_sys_stat st;
+	uint64_t size;
 	int r;
 
 	if (acquire_check_opts(file, o, access))
@@ -53,10 +54,10 @@ static int acquire_check(const struct pinlease_file *file, uint64_t off, uint64_
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_BAD_FD, -EACCES);
 	if (off % file->id.page || (uintptr_t)o->addr % file->id.page)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_ALIGNMENT, -EINVAL);
-	r = pl_sys_stat(file->fd, &st);
+	r = pl_fileid_size(file->fd, &file->id, &size);
 	if (r)
 		return pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_BAD_FD, r);
-	if (!len || off > st.size || len > st.size - off)
+	if (!len || off > size || len > size - off)
 		return pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
 	if (file->came_sealed && access == PINLEASE_WRITE && !o->addr)
 		return pl_refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_SEALED, -EPERM);
@@ -155,11 +156,12 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 		lease->map.addr = (char *)file->base.addr + lease->off;
 		lease->map.len = pl_round_up(lease->len, file->id.page);
 	} else if (!addr) {
-		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, file->id.page,
-				   &lease->map);
+		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, &file->id, &lease->map);
 	}
 	if (!r && pl_trial_scratch(lease))
 		r = pl_trial_map(lease);
+	if (!r && !lease->map.ours)
+		r = pl_durable_open(&lease->map, file->fd, &file->id, lease->off, lease->len, lease->access);
 	/* Without the seal guard nobody has asked about seals yet. */
 	if (r)
 		pl_why_set(why, PINLEASE_AT_MAP, r == -EPERM ? PINLEASE_WHY_SEALED : PINLEASE_WHY_MEMORY, r);
@@ -178,9 +180,7 @@ static void lease_unmap(struct pinlease *lease)
 		pl_staged_free(&lease->staged);
 	if (applications)
 		pl_sys_advise(lease->map.addr, lease->map.len, MADV_DOFORK);
-	if (lease->map.ours)
-		pl_filemap_free(&lease->map);
-	memset(&lease->map, 0, sizeof(lease->map));
+	pl_filemap_free(&lease->map);
 	memset(&lease->staged, 0, sizeof(lease->staged));
 }
 

@@ -4,6 +4,7 @@
 #include <infiniband/verbs.h>
 #include <sys/mman.h>
 
+#include "durable.h"
 #include "lease.h"
 #include "sys.h"
 
@@ -31,7 +32,7 @@ static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
 	struct pinlease_file *file = lease->file;
 	int r = pl_fileid_same(file->fd, &file->id);
 
-	return r ? r : pl_staged_write(&lease->staged, file->fd, off, len);
+	return r ? r : pl_durable_write(&lease->map, file->fd, &file->id, &lease->staged, off, len);
 }
 
 /*
@@ -250,30 +251,16 @@ static int sync_mapped(struct pinlease *lease)
 }
 
 /* Not locked. The mapping stays until release, which waits for users. */
-static int map_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
-{
-	uint64_t first = off / pl_sys_page_size() * pl_sys_page_size();
-	int r;
-
-	if (end <= off)
-		return 0;
-	do {
-		r = pl_sys_msync((char *)lease->map.addr + first, end - first);
-	} while (r == -EINTR);
-	return r;
-}
-
 static int sync_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
 {
 	struct pinlease_file *file = lease->file;
-	int r = 0;
+	bool copied = pl_lease_writes_back(lease);
+	int r = end > off ? pl_durable_flush(&lease->map, &file->id, off, end, copied) : 0;
 
-	if (!pl_lease_writes_back(lease))
-		r = map_to_disk(lease, off, end);
 	pthread_mutex_lock(&file->lock);
 	if (r)
 		pl_file_lose(file, r);
-	else
+	else if (!pl_durable_is_flushed(&lease->map))
 		r = pl_file_datasync(file);
 	pthread_mutex_unlock(&file->lock);
 	return r;

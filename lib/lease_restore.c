@@ -5,7 +5,9 @@
 
 #include "backend.h"
 #include "culprit.h"
+#include "durable.h"
 #include "lease.h"
+#include "pmem.h"
 #include "sys.h"
 #include "trial.h"
 
@@ -115,6 +117,17 @@ int pl_lease_unpin(struct pinlease *lease)
 	return r;
 }
 
+/*
+ * Where the file's pages are to be faulted in, or NULL. On fs-dax it is our own mapping:
+ * with MAP_SYNC the fault also makes the blocks' place in the file durable, once for all.
+ */
+static void *lease_pages(const struct pinlease *lease)
+{
+	if (lease->map.pmem)
+		return lease->map.pmem->addr;
+	return lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr;
+}
+
 static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *why)
 {
 	struct pl_fill_error at = { 0 };
@@ -125,8 +138,7 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 	int r = 0;
 
 	if (needs_pages && !pl_trial_leaves_pages(lease))
-		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len,
-				       lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr,
+		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len, lease_pages(lease),
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		lease->staged.len = lease->now_len;
@@ -138,7 +150,8 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 			pl_staged_clean(&lease->staged);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
 		if (!first || !(lease->flags & PINLEASE_L_FILL_NONE))
-			r = pl_staged_fill(&lease->staged, lease->file->fd, lease_stop, lease, &at);
+			r = pl_durable_fill(&lease->map, lease->file->fd, &lease->file->id, &lease->staged,
+					    lease_stop, lease, &at);
 	}
 	if (r)
 		pl_why_set(why, at.stage, at.reason, at.sys_errno);
@@ -148,19 +161,17 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 /* Whoever else has the file may have changed its size while nobody of us looked. */
 static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 {
-	struct pl_sys_stat st;
-	int r = pl_sys_stat(lease->file->fd, &st);
+	uint64_t size = 0;
+	int r = pl_fileid_size(lease->file->fd, &lease->file->id, &size);
 
-	if (!r && (st.dev != lease->file->id.dev || st.ino != lease->file->id.ino))
-		r = -EBADF;
-	else if (!r && st.size <= lease->off)
+	if (!r && size <= lease->off)
 		r = -ENODATA;
 	if (r) {
 		pl_why_set(why, PINLEASE_AT_SIZE,
 			   r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_FD_REPLACED, r);
 		return r;
 	}
-	lease->now_len = pl_min_u64(lease->len, st.size - lease->off);
+	lease->now_len = pl_min_u64(lease->len, size - lease->off);
 	return 0;
 }
 

@@ -12,7 +12,7 @@
 	X(RANGE, "the range is empty or ends beyond the end of the file")                                    \
 	X(OVERLAP, "the range overlaps another lease, and one of the two is staged for writing")             \
 	X(BAD_FD, "the file descriptor is closed, O_PATH, or not open for this access")                      \
-	X(NOT_REGULAR, "not a regular file")                                                                 \
+	X(NOT_REGULAR, "neither a regular file nor a device-dax")                                            \
 	X(FILESYSTEM, "leases on this file system do not hold off every change: another one, or ask for a "  \
 		      "guard by name")                                                                       \
 	X(NO_LEASES, "the file system refuses leases, or the sysctl fs.leases-enable is 0")                  \
@@ -49,7 +49,8 @@
 	X(OPEN, "the file could not be opened")                                                              \
 	X(WOULD_BREAK, "a process holds a lease on the file, and opening it would break that: let it "       \
 		       "finish, or force")                                                           \
-	X(NO_WRITE, "staged memory could not be written back: files of hugetlbfs know no write(2)")
+	X(NO_WRITE, "staged memory could not be written back: files of hugetlbfs know no write(2)")          \
+	X(NOT_STATIC, "not a device-dax: the layout of this file can change")
 
 static const char *const sentences[] = {
 #define REASON_SENTENCE(name, sentence) [PINLEASE_WHY_##name] = (sentence),

@@ -115,6 +115,21 @@ int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *a
 	return 0;
 }
 
+int pl_staged_fill_from(struct pl_staged *s, const void *from, bool (*stop)(void *arg), void *arg,
+			struct pl_fill_error *at)
+{
+	uint64_t done, n;
+
+	for (done = 0; done < s->len; done += n) {
+		if (stop && stop(arg))
+			return fill_fail(at, PINLEASE_WHY_BROKEN, 0, -EAGAIN);
+		n = pl_min_u64(FILL_BYTES, s->len - done);
+		memcpy((char *)s->addr + done, (const char *)from + done, n);
+	}
+	staged_filled(s);
+	return 0;
+}
+
 /* The bits of word number w that stand for pages first..last. */
 static uint64_t word_mask(uint64_t w, uint64_t first, uint64_t last)
 {

@@ -43,6 +43,10 @@ int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot);
 /* Reads the file; zeros beyond its end. stop is asked between pieces: true is -EAGAIN. -errno and *at. */
 int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at);
 
+/* The same from memory that the file is mapped at, for what read(2) cannot read. */
+int pl_staged_fill_from(struct pl_staged *s, const void *from, bool (*stop)(void *arg), void *arg,
+			struct pl_fill_error *at);
+
 void pl_staged_mark(struct pl_staged *s, uint64_t off, uint64_t len);
 /*
  * A 64th of the memory, in whole pages, is a granule: coarse enough that a word remembers

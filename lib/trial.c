@@ -30,7 +30,7 @@ int pl_trial_map(struct pinlease *lease)
 		return fd;
 	if (lease->map.ours)
 		pl_filemap_free(&lease->map);
-	r = pl_filemap_new(fd, 0, lease->len, lease->access, id->page, &lease->map);
+	r = pl_filemap_new(fd, 0, lease->len, lease->access, id, &lease->map);
 	pl_sys_close(fd);
 	return r;
 }

@@ -35,7 +35,7 @@ def main():
         plain = re.sub(r"^__(\w+)_chk$", r"\1", symbol)
         verdict.count("symbols")
         if not ALLOWED.fullmatch(plain):
-            verdict.bad(path.rsplit("/", 1)[-1], f"calls {symbol}, which belongs behind lib/sys.h or lib/verbs.h")
+            verdict.bad(path.rsplit("/", 1)[-1], f"calls {symbol}, which belongs behind lib/sys.h, lib/verbs.h or lib/pmem.h")
     verdict.close(("objects", 20), ("symbols", 100))
 
 

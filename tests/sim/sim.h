@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * sim: a kernel and an RDMA device that do as they are told, behind sys.h and verbs.h.
+ * sim: a kernel and an RDMA device that do as they are told, behind sys.h, verbs.h
+ * and pmem.h.
  *
  * Files, mappings and threads are real. Leases, signals, openers, the device and the
  * clock are not. Time stands still while any thread runs; when all of them wait, it jumps
@@ -54,7 +55,8 @@ void sim_thread_join(struct sim_thread *thread);
 
 /*
  * Faults, by the name of the call in sys.h and verbs.h without its prefix ("pwrite",
- * "dereg_mr"), or by class. nth counts from 1 and from now; times 0: for ever after.
+ * "dereg_mr"), in pmem.h without "pl_" ("pmem_copy"), or by class. nth counts from 1 and
+ * from now; times 0: for ever after.
  * err > 0 with pread and pwrite: so many bytes at most.
  */
 enum sim_class {
@@ -83,6 +85,15 @@ void sim_file_system(uint32_t magic); /* of all files; SIM_TMPFS at first */
 void sim_break_time(unsigned int seconds);
 void sim_memlock(uint64_t bytes);
 void sim_hole(bool hole);
+
+/*
+ * Persistent memory, instead of what sim_file_system says: all files on fs-dax, or on one that
+ * the kernel does not map with MAP_SYNC, or each of them a device-dax, aligned to SIM_DAX_ALIGN.
+ */
+enum sim_dax { SIM_DAX_NONE, SIM_DAX_FILES, SIM_DAX_PAGES, SIM_DAX_DEVICE };
+#define SIM_DAX_ALIGN (4 * SIM_PAGE)
+void sim_dax(enum sim_dax dax);
+bool sim_durable(const char *path, uint64_t off, size_t len); /* all that is in the file there */
 
 /* Leases, seen from the kernel's side. */
 int sim_lease(const char *path);    /* F_GETLEASE of whoever holds one on it */

@@ -116,6 +116,9 @@ const char *sim_file(const char *name, size_t size)
 	free(data);
 	sim_lock();
 	inode = sim_inode_of(path);
+	free(inode->durable);
+	inode->durable = NULL;
+	inode->durable_size = 0;
 	sim_unlock();
 	return inode->path;
 }
@@ -192,6 +195,7 @@ void sim_file_reset(void)
 		if (inode->path[0])
 			unlink(inode->path);
 		pl_list_del(pos);
+		free(inode->durable);
 		free(inode);
 	}
 	if (strstr(file_dir, "XXXXXX")) {
@@ -201,6 +205,7 @@ void sim_file_reset(void)
 		sim_die("%s: %s", file_dir, strerror(errno));
 	}
 	sim.fs_magic = SIM_TMPFS;
+	sim.dax = SIM_DAX_NONE;
 	sim.hole = false;
 	sim.memlock = UINT64_MAX;
 }
@@ -336,13 +341,18 @@ int pl_sys_stat(int fd, struct pl_sys_stat *st)
 				    .fs_magic = sim.fs_magic,
 				    .block = SIM_PAGE,
 				    .avail = 1ull << 30 };
+	st->dax = sim.dax == SIM_DAX_FILES || sim.dax == SIM_DAX_PAGES;
+	if (sim.dax == SIM_DAX_DEVICE) {
+		st->mode = S_IFCHR;
+		st->size = 0;
+	}
 	sim_unlock();
 	return 0;
 }
 
 ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off)
 {
-	int r = sim_enter("pread", SIM_BLOCKING | SIM_STEP);
+	int r = sim_enter_file("pread", SIM_BLOCKING | SIM_STEP, -EINVAL);
 	ssize_t n;
 
 	if (r < 0)
@@ -367,7 +377,7 @@ ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	/* What counts is when it was started: what is under way when a break expires cannot be called back.
 	 */
 	judge_fd(fd, "pwrite");
-	r = sim_enter("pwrite", SIM_BLOCKING | SIM_STEP);
+	r = sim_enter_file("pwrite", SIM_BLOCKING | SIM_STEP, -EINVAL);
 	if (r < 0)
 		return r;
 	n = pwrite(fd, buf, r ? pl_min_u64(len, (uint64_t)r) : len, (off_t)off);
@@ -389,7 +399,7 @@ static void judge_change(int fd, uint64_t from, uint64_t end)
 
 int pl_sys_truncate(int fd, uint64_t len)
 {
-	int r = sim_enter("truncate", SIM_BLOCKING | SIM_STEP);
+	int r = sim_enter_file("truncate", SIM_BLOCKING | SIM_STEP, -EINVAL);
 
 	if (r)
 		return r;
@@ -399,7 +409,7 @@ int pl_sys_truncate(int fd, uint64_t len)
 
 int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)
 {
-	int r = sim_enter("allocate", SIM_MEMORY | SIM_BLOCKING | SIM_STEP);
+	int r = sim_enter_file("allocate", SIM_MEMORY | SIM_BLOCKING | SIM_STEP, -ENODEV);
 
 	if (r)
 		return r;
@@ -408,13 +418,6 @@ int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)
 	else
 		judge_fd(fd, "fallocate");
 	return ret_of(fallocate(fd, mode, (off_t)off, (off_t)len));
-}
-
-int pl_sys_datasync(int fd)
-{
-	int r = sim_enter("datasync", SIM_BLOCKING | SIM_STEP);
-
-	return r ? r : ret_of(fdatasync(fd));
 }
 
 int pl_sys_has_hole(int fd, uint64_t off, uint64_t len)
@@ -466,31 +469,4 @@ void pl_sys_event_clear(int fd)
 	eventfd_t n;
 
 	eventfd_read(fd, &n);
-}
-
-/* The reference is the point; the number is any. */
-int pl_sys_anchor_new(int fd, int *anchor)
-{
-	int r = sim_enter("anchor_new", SIM_MEMORY | SIM_STEP), new;
-
-	if (r)
-		return r;
-	new = ret_of(open("/dev/null", O_RDONLY | O_CLOEXEC));
-	if (new < 0)
-		return new;
-	sim_lock();
-	sim_ofd_of(fd)->refs++;
-	sim_fd_set(new, SIM_FD_ANCHOR, sim_ofd_of(fd));
-	sim_unlock();
-	*anchor = new;
-	return 0;
-}
-
-void pl_sys_anchor_free(int anchor)
-{
-	sim_lock();
-	if (anchor < 0 || anchor >= SIM_FDS || sim.fd_kind[anchor] != SIM_FD_ANCHOR)
-		sim_violate("seam", "gives up anchor %d, which is none", anchor);
-	sim_unlock();
-	pl_sys_close(anchor);
 }

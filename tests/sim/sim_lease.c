@@ -296,3 +296,30 @@ void sim_lease_reset(void)
 	sim.break_time_s = SIM_BREAK_TIME_S;
 	sim.breaks = 0;
 }
+
+/* The reference is the point; the number is any. */
+int pl_sys_anchor_new(int fd, int *anchor)
+{
+	int r = sim_enter("anchor_new", SIM_MEMORY | SIM_STEP), new;
+
+	if (r)
+		return r;
+	new = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (new < 0)
+		return -errno;
+	sim_lock();
+	sim_ofd_of(fd)->refs++;
+	sim_fd_set(new, SIM_FD_ANCHOR, sim_ofd_of(fd));
+	sim_unlock();
+	*anchor = new;
+	return 0;
+}
+
+void pl_sys_anchor_free(int anchor)
+{
+	sim_lock();
+	if (anchor < 0 || anchor >= SIM_FDS || sim.fd_kind[anchor] != SIM_FD_ANCHOR)
+		sim_violate("seam", "gives up anchor %d, which is none", anchor);
+	sim_unlock();
+	pl_sys_close(anchor);
+}

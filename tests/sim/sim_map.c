@@ -135,7 +135,16 @@ int pl_sys_msync(void *addr, size_t len)
 {
 	int r = sim_enter("msync", SIM_STEP);
 
-	return r ? r : msync(addr, len, MS_SYNC) ? -errno : 0;
+	struct sim_map *m;
+
+	if (r)
+		return r;
+	sim_lock();
+	m = sim_map_at((uintptr_t)addr);
+	if (m && m->ofd)
+		sim_pmem_synced(m->ofd->inode);
+	sim_unlock();
+	return msync(addr, len, MS_SYNC) ? -errno : 0;
 }
 
 /* One at a time, found by its address, since fn is called unlocked. */

@@ -45,6 +45,8 @@ struct sim_inode {
 	uint64_t dev, ino;
 	char path[PATH_MAX];
 	struct pl_list ofds, openers; /* openers: those that are blocked */
+	char *durable;		      /* persistent memory: what a power cut would leave (sim_pmem.c) */
+	size_t durable_size;
 };
 
 /* An open file description. The library's and the test's own; openers have one each, too. */
@@ -98,6 +100,7 @@ struct sim_kernel {
 	enum sim_fd_kind fd_kind[SIM_FDS];
 	struct pl_list inodes, maps;
 	uint32_t fs_magic;
+	enum sim_dax dax;
 	bool hole;
 	uint64_t memlock;
 	/* sim_lease.c */
@@ -161,6 +164,10 @@ void sim_file_reset(void); /* not locked */
 
 /* sim_map.c */
 struct sim_map *sim_map_at(uintptr_t addr);
+
+/* sim_pmem.c */
+void sim_pmem_synced(struct sim_inode *inode); /* by msync or fdatasync */
+int sim_enter_file(const char *call, unsigned int classes, int refused); /* not locked; by a device-dax */
 
 /* sim_lease.c */
 void sim_inode_time_out(struct sim_inode *inode);

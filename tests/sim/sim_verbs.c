@@ -110,7 +110,8 @@ struct sim_mr *sim_mr_find(uint32_t key)
 	return NULL;
 }
 
-/* What get_user_pages() says, as from 6.5: no long-term write pin of dirty-tracked page cache. */
+/* What get_user_pages() says, as from 6.5: no long-term write pin of dirty-tracked page cache, none of
+ * fs-dax. */
 static int mr_check(struct ibv_pd *pd, uintptr_t addr, uint64_t len, uint32_t access)
 {
 	const struct sim_map *first = sim_map_at(addr), *last = sim_map_at(addr + len - 1);
@@ -120,9 +121,13 @@ static int mr_check(struct ibv_pd *pd, uintptr_t addr, uint64_t len, uint32_t ac
 		return -EOPNOTSUPP;
 	if (!len || !first || !last)
 		return -EFAULT;
+	if (first->ofd && !odp && (sim.dax == SIM_DAX_FILES || sim.dax == SIM_DAX_PAGES))
+		return -EOPNOTSUPP;
 	if (!(access & IBV_WRITES))
 		return 0;
-	if (!(first->prot & PROT_WRITE) || (first->ofd && !odp && sim.fs_magic != SIM_TMPFS))
+	if (!(first->prot & PROT_WRITE))
+		return -EFAULT;
+	if (first->ofd && !odp && sim.fs_magic != SIM_TMPFS && sim.dax != SIM_DAX_DEVICE)
 		return -EFAULT;
 	return 0;
 }

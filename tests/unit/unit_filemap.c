@@ -47,7 +47,7 @@ static void mapped_shared(void **state)
 	struct pl_map map;
 	char byte = 0;
 
-	assert_int_equal(pl_filemap_new(c->fd, PAGE, 5000, PINLEASE_WRITE, PAGE, &map), 0);
+	assert_int_equal(pl_filemap_new(c->fd, PAGE, 5000, PINLEASE_WRITE, &c->id, &map), 0);
 	assert_true(map.ours && map.len == 2 * PAGE && map.prot == (PROT_READ | PROT_WRITE));
 	((char *)map.addr)[4999] = 'x';
 	assert_int_equal(pread(c->fd, &byte, 1, (off_t)PAGE + 4999), 1);
@@ -64,7 +64,7 @@ static void not_inherited(void **state)
 	unsigned char vec;
 	pid_t pid;
 
-	assert_int_equal(pl_filemap_new(c->fd, 0, PAGE, PINLEASE_READ, PAGE, &map), 0);
+	assert_int_equal(pl_filemap_new(c->fd, 0, PAGE, PINLEASE_READ, &c->id, &map), 0);
 	assert_int_equal(mincore(map.addr, PAGE, &vec), 0);
 	pid = fork();
 	assert_true(pid >= 0);
@@ -76,10 +76,10 @@ static void not_inherited(void **state)
 
 static void errors_touch_nothing(void **state)
 {
+	struct scene *c = *state;
 	struct pl_map map = { .len = 77 };
 
-	(void)state;
-	assert_int_equal(pl_filemap_new(1 << 20, 0, PAGE, PINLEASE_READ, PAGE, &map), -EBADF);
+	assert_int_equal(pl_filemap_new(1 << 20, 0, PAGE, PINLEASE_READ, &c->id, &map), -EBADF);
 	assert_true(!map.addr && map.len == 77);
 }
 
@@ -194,7 +194,7 @@ static void written_ranges_are_allocated(void **state)
 	struct pl_map map;
 
 	assert_true(blocks(c->fd) < 8 * PAGE);
-	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_WRITE, PAGE, &map), 0);
+	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_WRITE, &c->id, &map), 0);
 	assert_int_equal(prepare(c, 8 * PAGE, 8 * PAGE, (char *)map.addr + 8 * PAGE, PINLEASE_WRITE, &at), 0);
 	assert_true(blocks(c->fd) >= 8 * PAGE && blocks(c->fd) < SIZE);
 	/* Blocks alone, for staged memory. The file's size stays. */
@@ -222,7 +222,7 @@ static void memory_has_no_holes(void **state)
 	struct pl_fill_error at;
 	struct pl_map map;
 
-	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_READ, PAGE, &map), 0);
+	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_READ, &c->id, &map), 0);
 	assert_int_equal(prepare(c, 0, SIZE, map.addr, PINLEASE_READ, &at), 0);
 	all_resident(map.addr, SIZE);
 	pl_filemap_free(&map);
@@ -260,7 +260,7 @@ static void faults_are_errors(void **state)
 	struct pl_fill_error at = { 0 };
 	struct pl_map map;
 
-	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_WRITE, PAGE, &map), 0);
+	assert_int_equal(pl_filemap_new(c->fd, 0, SIZE, PINLEASE_WRITE, &c->id, &map), 0);
 	assert_int_equal(ftruncate(c->fd, 0), 0);
 	assert_int_equal(prepare(c, 0, SIZE, map.addr, PINLEASE_WRITE, &at), -EIO);
 	assert_true(at.reason == PINLEASE_WHY_IO && at.sys_errno == EFAULT);

@@ -31,7 +31,7 @@ static int setup(void **state)
 	assert_int_equal(pwrite(c.fd, block, sizeof(block), 8 * PAGE), sizeof(block));
 	assert_int_equal(pwrite(c.fd, block, PAGE, SIZE - PAGE), PAGE);
 	assert_int_equal(pl_fileid_get(c.fd, &c.id, NULL, &reason), 0);
-	return pl_filemap_new(c.fd, 0, SIZE, PINLEASE_READ, PAGE, &c.map);
+	return pl_filemap_new(c.fd, 0, SIZE, PINLEASE_READ, &c.id, &c.map);
 }
 
 static int teardown(void **state)
