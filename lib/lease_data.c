@@ -26,13 +26,25 @@ static bool lease_maybe_written(struct pinlease *lease)
 	return pl_account_begun(&lease->account) != lease->begun;
 }
 
-/* The application may have closed our descriptor: another file's number by now, and another file's data. */
+/*
+ * Not locked. The application may have closed our descriptor: another file's number by now,
+ * and another file's data. Where writes are synchronous (mount -o sync, chattr +S) one that
+ * fails takes the kernel's only report away from the other leases, as fdatasync does.
+ */
 static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	struct pinlease_file *file = lease->file;
 	int r = pl_fileid_same(file->fd, &file->id);
 
-	return r ? r : pl_durable_write(&lease->map, file->fd, &file->id, &lease->staged, off, len);
+	if (r)
+		return r;
+	r = pl_durable_write(&lease->map, file->fd, &file->id, &lease->staged, off, len);
+	if (r && r != -ENODATA) {
+		pthread_mutex_lock(&file->lock);
+		pl_file_lose(file, r);
+		pthread_mutex_unlock(&file->lock);
+	}
+	return r;
 }
 
 /*
@@ -99,6 +111,8 @@ void pl_lease_write_back(struct pinlease *lease)
 	if (r) {
 		lease->lost = true;
 		lease->err = r;
+		/* LOST tells it. */
+		lease->losses_told = lease->losses;
 	}
 }
 

@@ -105,6 +105,28 @@ static void test_written_by_a_break(struct world *w)
 	world_close(w);
 }
 
+/* Where writes are synchronous one of them meets the error, and the kernel tells it to nobody else. */
+static void test_met_by_a_write(struct world *w)
+{
+	struct pinlease *early, *late;
+
+	world_open(w, PINLEASE_WRITE);
+	early = world_lease(w, 0, 4 * SIM_PAGE, &told);
+	late = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
+	write_told(early, 0, SIM_PAGE, 29);
+	break_once(w, early);
+	world_reach(late, PINLEASE_ACTIVE);
+	write_told(late, 0, SIM_PAGE, 30);
+	sim_fail("pwrite", 1, -EIO, 1);
+	assert_int_equal(sync_all(late), -EIO);
+	assert_int_equal(sync_all(early), -EIO);
+	assert_int_equal(pieces(early, 0), 1);
+	assert_int_equal(pieces(late, 0), 1);
+	assert_true(sim_file_is(w->path, 0, SIM_PAGE, 29));
+	assert_true(sim_file_is(w->path, 4 * SIM_PAGE, SIM_PAGE, 30));
+	world_close(w);
+}
+
 /* The loss happens while the lease is revoked: it is kept over the restore, and told then. */
 static void test_lost_while_revoked(struct world *w)
 {
@@ -344,10 +366,15 @@ static void test_pinned(struct world *w)
 	assert_int_equal(sim_calls("advise"), advised + 2);
 	assert_int_equal(sync_all(pinned), 0);
 	assert_int_equal(sim_calls("advise"), advised + 2);
-	/* And its own msync takes an error away from the others. */
+	/* A write that fails may be a synchronous one, and have taken the error away from the others. */
 	write_told(other, 0, SIM_PAGE, 27);
 	sim_fail("pwrite", 1, -ENOSPC, 1);
 	assert_int_equal(sync_all(other), -ENOSPC);
+	assert_int_equal(sync_all(pinned), -ENOSPC);
+	/* And its own msync takes an error away from the others. */
+	write_told(other, 0, SIM_PAGE, 28);
+	break_once(w, other);
+	world_reach(pinned, PINLEASE_ACTIVE);
 	sim_fail("msync", 1, -EIO, 1);
 	assert_int_equal(sync_all(pinned), -EIO);
 	assert_int_equal(sync_all(other), -EIO);
@@ -361,6 +388,7 @@ int main(void)
 		world_test(test_of_another_lease),
 		world_test(test_synced_before),
 		world_test(test_written_by_a_break),
+		world_test(test_met_by_a_write),
 		world_test(test_lost_while_revoked),
 		world_test(test_two_of_one_lease),
 		world_test(test_two_of_two_leases),
