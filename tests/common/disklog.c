@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -172,26 +173,21 @@ static int image_apply(const struct dl_disk *disk, int fd, const struct dl_entry
 	return image_write(fd, e->data, len, at);
 }
 
-static int image_copy(const struct dl_disk *disk)
+int dl_copy(int from, int to, uint64_t size)
 {
-	int fd = memfd_create("cut", MFD_CLOEXEC);
-	off_t from = 0, to = 0;
+	off_t at = 0, end = 0;
 	ssize_t n = 1;
 
-	if (fd < 0 || ftruncate(fd, (off_t)disk->size))
+	if (ftruncate(to, (off_t)size))
 		return -errno;
-	while (n > 0 && (from = lseek(disk->fd, to, SEEK_DATA)) >= 0) {
-		to = lseek(disk->fd, from, SEEK_HOLE);
-		while (n > 0 && from < to) {
-			off_t out = from;
-
-			n = copy_file_range(disk->fd, &from, fd, &out, (size_t)(to - from), 0);
-		}
+	while (n > 0 && (at = lseek(from, end, SEEK_DATA)) >= 0) {
+		end = lseek(from, at, SEEK_HOLE);
+		if (lseek(to, at, SEEK_SET) < 0)
+			return -errno;
+		while (n > 0 && at < end)
+			n = sendfile(to, from, &at, (size_t)(end - at));
 	}
-	if (n > 0)
-		return fd;
-	close(fd);
-	return -EIO;
+	return n > 0 ? 0 : n < 0 ? -errno : -EIO;
 }
 
 int dl_cut(struct dl_disk *disk, size_t point)
@@ -206,8 +202,10 @@ int dl_cut(struct dl_disk *disk, size_t point)
 		durable--;
 	for (; !r && disk->done + 1 < durable; disk->done++)
 		r = image_apply(disk, disk->fd, &log->entry[disk->done]);
-	fd = r ? r : image_copy(disk);
-	for (i = disk->done; fd >= 0 && !r && i < point; i++) {
+	fd = r ? r : memfd_create("cut", MFD_CLOEXEC);
+	if (!r)
+		r = fd < 0 ? -errno : dl_copy(disk->fd, fd, disk->size);
+	for (i = disk->done; !r && i < point; i++) {
 		const struct dl_entry *e = &log->entry[i];
 
 		if (e->flags & DL_FUA || luck == LUCK_ALL)
@@ -215,9 +213,7 @@ int dl_cut(struct dl_disk *disk, size_t point)
 		else if (luck == LUCK_SOME && !(e->flags & (DL_MARK | DL_DISCARD)))
 			r = image_write_some(disk, fd, e);
 	}
-	if (fd >= 0 && r) {
+	if (r && fd >= 0)
 		close(fd);
-		fd = r;
-	}
-	return fd;
+	return r ? r : fd;
 }

@@ -60,6 +60,9 @@ struct dl_disk {
 	uint64_t random; /* never 0 */
 };
 
+/* The data of a sparse file; to is of that size then. */
+int dl_copy(int from, int to, uint64_t size);
+
 int dl_disk_make(struct dl_disk *disk, const struct dl_log *log, uint64_t size, uint64_t seed);
 void dl_disk_drop(struct dl_disk *disk);
 uint64_t dl_random(struct dl_disk *disk, uint64_t below);

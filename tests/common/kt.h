@@ -66,6 +66,10 @@ void kt_fs_drop(struct kt_fs *fs); /* early; otherwise done at exit */
 unsigned int kt_fs_least_mib(const char *type);
 int kt_mkfs(const char *type, const char *device);
 int kt_fs_mount(struct kt_fs *fs, const char *type, const char *device, const char *options);
+/* The same, of a copy: of a file system that may be mounted, or was. */
+int kt_fs_mount_copy(struct kt_fs *fs, const char *type, const char *device);
+/* btrfs remembers devices, and refuses an older copy of one: not of this, which is unmounted. */
+void kt_fs_forget(const char *type, const char *device);
 /* A loop device over image: an fd of it. The device is free again when nothing has it open any more. */
 int kt_loop(int image, char device[KT_DEVICE_MAX]);
 

@@ -2,6 +2,7 @@
 /* Scratch file systems: a memfd, a loop device, mkfs, mount, and a look at what really got mounted. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/btrfs.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
 #include <spawn.h>
@@ -225,6 +226,26 @@ int kt_fs_mount(struct kt_fs *fs, const char *type, const char *device, const ch
 	if (ret)
 		kt_fs_drop(fs);
 	return ret;
+}
+
+/* xfs refuses the UUID of one that is mounted. */
+int kt_fs_mount_copy(struct kt_fs *fs, const char *type, const char *device)
+{
+	const char *options = !strcmp(type, "btrfs") ? "nodiscard" : !strcmp(type, "xfs") ? "nouuid" : NULL;
+
+	return kt_fs_mount(fs, type, device, options);
+}
+
+void kt_fs_forget(const char *type, const char *device)
+{
+	struct btrfs_ioctl_vol_args args = { 0 };
+	int fd = strcmp(type, "btrfs") ? -1 : open("/dev/btrfs-control", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	snprintf(args.name, sizeof(args.name), "%s", device);
+	ioctl(fd, BTRFS_IOC_FORGET_DEV, &args);
+	close(fd);
 }
 
 int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)

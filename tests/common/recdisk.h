@@ -45,4 +45,9 @@ int rec_fuse_make(struct rec_disk *disk);
 int rec_fuse_mark(struct rec_disk *disk, uint32_t number);
 int rec_fuse_end(struct rec_disk *disk);
 
+/* For baddisk.c: an fd of what is on the disk, and where it is to answer EIO to writes. */
+struct bad_range;
+int rec_fuse_image(struct rec_disk *disk);
+int rec_fuse_refuse(struct rec_disk *disk, const struct bad_range *range, unsigned int ranges);
+
 #endif

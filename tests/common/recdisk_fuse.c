@@ -4,7 +4,7 @@
  * is the file. One process answers one request after the other, so the order of the log is
  * the order in which requests were answered.
  */
-#include "recdisk.h"
+#include "baddisk.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -25,6 +25,8 @@ struct rec_shared { /* the log's end, which marks and writes share */
 	_Atomic uint32_t lock;
 	_Atomic uint64_t sector, entries;
 	_Atomic int error;
+	_Atomic uint32_t ranges; /* how many of these are bad now */
+	struct bad_range range[BAD_RANGES];
 	uint64_t size;
 	sem_t ready;
 	char dir[KT_PATH_MAX];
@@ -91,11 +93,23 @@ static size_t answer_init(void *body)
 	return sizeof(*out);
 }
 
+static bool write_refused(const struct rec_shared *shared, uint64_t off, uint32_t len)
+{
+	uint32_t i, n = atomic_load(&shared->ranges);
+
+	for (i = 0; i < n; i++)
+		if (off < shared->range[i].from + shared->range[i].len && shared->range[i].from < off + len)
+			return true;
+	return false;
+}
+
 static ssize_t answer_write(struct serve *s, const struct fuse_write_in *in, void *body)
 {
 	struct dl_head head = { .sector = htole64(in->offset / DL_SECTOR),
 				.sectors = htole64(in->size / DL_SECTOR) };
 
+	if (write_refused(s->shared, in->offset, in->size))
+		return -EIO;
 	if (in->offset % DL_SECTOR || in->size % DL_SECTOR ||
 	    pwrite(s->image, in + 1, in->size, (off_t)in->offset) != (ssize_t)in->size ||
 	    rec_append(s->shared, s->log, head, in + 1, in->size, NULL))
@@ -229,6 +243,18 @@ int rec_fuse_mark(struct rec_disk *disk, uint32_t number)
 	return rec_append(disk->shared, disk->log,
 			  (struct dl_head){ .flags = htole64(DL_MARK), .data_len = htole64(strlen(text)) },
 			  NULL, 0, text);
+}
+
+int rec_fuse_image(struct rec_disk *disk)
+{
+	return rec_open(disk->dir.dir, "image", O_RDONLY);
+}
+
+int rec_fuse_refuse(struct rec_disk *disk, const struct bad_range *range, unsigned int ranges)
+{
+	memcpy(disk->shared->range, range, sizeof(disk->shared->range));
+	atomic_store(&disk->shared->ranges, ranges);
+	return 0;
 }
 
 /* Killed, the connection is aborted. The log is complete: it was written before each answer. */
