@@ -70,6 +70,17 @@ int kt_fs_mount(struct kt_fs *fs, const char *type, const char *device, const ch
 int kt_fs_mount_copy(struct kt_fs *fs, const char *type, const char *device);
 /* btrfs remembers devices, and refuses an older copy of one: not of this, which is unmounted. */
 void kt_fs_forget(const char *type, const char *device);
+
+/*
+ * An NFSv4.2 server of a tmpfs and a client of it, once a process. -ENODEV: a kernel
+ * without. The first open through the client waits ten seconds for the server.
+ */
+struct kt_nfs {
+	struct kt_fs server, client;
+};
+int kt_nfs_make(struct kt_nfs *nfs);
+void kt_nfs_drop(struct kt_nfs *nfs);
+
 /* A loop device over image: an fd of it. The device is free again when nothing has it open any more. */
 int kt_loop(int image, char device[KT_DEVICE_MAX]);
 

@@ -47,6 +47,7 @@ static const struct fs_kind {
 	{ "xfs_noreflink", "xfs", XFS_SUPER_MAGIC, 320, { "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=0" },
 	  NULL, NULL },
 	{ "btrfs", "btrfs", BTRFS_SUPER_MAGIC, 256, { "mkfs.btrfs", "-q", "-f", "-K" }, NULL, NULL },
+	{ "nfs4", "nfs4", NFS_SUPER_MAGIC, 0, { NULL }, NULL, NULL },
 	{ "ext4_dax", "ext4", EXT4_SUPER_MAGIC, 0, { MKFS_EXT4 }, "/dev/pmem0", "dax=always" },
 	{ "xfs_dax", "xfs", XFS_SUPER_MAGIC, 0,
 	  { "mkfs.xfs", "-q", "-f", "-K", "--unsupported", "-m", "reflink=0" }, "/dev/pmem0",
