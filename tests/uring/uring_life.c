@@ -383,6 +383,57 @@ static void threads_that_exit_leave_their_count(void **state)
 	ut_stop(&u);
 }
 
+/* The library's own descriptor of path. */
+static int library_fd(const char *path)
+{
+	char link[32], target[KT_PATH_MAX];
+	ssize_t n;
+
+	for (int fd = 3; fd < 1024; fd++) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n > 0 && !strcmp((target[n] = '\0', target), path))
+			return fd;
+	}
+	return -1;
+}
+
+/* The worst that an application can do: the number is another file's, with a lease like ours on it. */
+static void a_descriptor_taken_over_is_an_error_and_not_ours(void **state)
+{
+	char path[KT_PATH_MAX], other[KT_PATH_MAX];
+	struct pinlease_why why = { 0 };
+	struct pinlease_event ev;
+	struct pinlease_file *file;
+	struct pinlease *lease;
+	struct ut u;
+	int fd, ours;
+
+	(void)state;
+	ut_start(&u, 8, 2);
+	ut_file(path, fs.dir, "f", UT_BLOCKS);
+	ut_file(other, fs.dir, "other", UT_BLOCKS);
+	file = ut_open(&u, path, PINLEASE_WRITE, 0);
+	lease = ut_lease(&u, file, UT_LEN, 0, 0);
+	ours = library_fd(path);
+	fd = open(other, O_RDWR | O_CLOEXEC);
+	assert_true(ours >= 0 && fd >= 0);
+	assert_int_equal(dup3(fd, ours, O_CLOEXEC), ours);
+	assert_int_equal(fcntl(ours, F_SETLEASE, F_WRLCK), 0);
+	assert_true(ut_event(&u, PINLEASE_EV_LOST, SOON, &ev));
+	assert_int_equal(pinlease_restore(lease, &why), -EBADF);
+	assert_int_equal(why.reason, PINLEASE_WHY_FD_REPLACED);
+	assert_int_equal(pinlease_file_truncate(file, 0), -EBADF);
+	ut_drop(lease, file);
+	assert_int_equal(fcntl(ours, F_GETLEASE), F_WRLCK);
+	assert_int_equal(ut_stamp_at(path, 0), 0);
+	close(ours);
+	assert_int_equal(fcntl(fd, F_SETLEASE, F_UNLCK), 0);
+	assert_int_equal(ut_stamp_at(other, 0), 0);
+	close(fd);
+	ut_stop(&u);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -402,6 +453,7 @@ int main(void)
 		cmocka_unit_test(exit_with_leases_held_is_clean),
 		cmocka_unit_test(a_stopped_owner_is_told_what_it_missed),
 		cmocka_unit_test(threads_that_exit_leave_their_count),
+		cmocka_unit_test(a_descriptor_taken_over_is_an_error_and_not_ours),
 	};
 
 	kt_init();
