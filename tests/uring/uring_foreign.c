@@ -130,7 +130,8 @@ static int namespace_root(const void *arg)
 	struct pinlease_ctx *ctx;
 
 	/* Dumpable again, or /proc/self would be root's. */
-	if (setresuid(1000, 1000, 1000) || prctl(PR_SET_DUMPABLE, 1) || unshare(CLONE_NEWUSER) || write_map("uid_map", 1000))
+	if (setresuid(1000, 1000, 1000) || prctl(PR_SET_DUMPABLE, 1) || unshare(CLONE_NEWUSER) ||
+	    write_map("uid_map", 1000))
 		return 1;
 	if (geteuid() || pinlease_ctx_new(NULL, &ctx))
 		return 2;
@@ -164,7 +165,8 @@ static void root_of_a_user_namespace_leases_what_is_its_own(void **state)
 /* The server changes the file as it likes, and no lease of ours would tell. */
 static void fuse_is_refused_and_staged_without_a_guard(void **state)
 {
-	struct pinlease_opts opts = { .size = sizeof(opts), .backend = pinlease_uring_backend(),
+	struct pinlease_opts opts = { .size = sizeof(opts),
+				      .backend = pinlease_uring_backend(),
 				      .backend_arg = u.ring };
 	char dir[KT_PATH_MAX], path[KT_PATH_MAX + 8];
 	struct pinlease_file *file;
