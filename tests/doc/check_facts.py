@@ -12,8 +12,8 @@ from doctree import TOP, Verdict
 
 COMMENT = re.compile(r"/\*.*?\*/", re.S)
 # What looks like a test's name in a comment; in documents it stands in backticks.
-IN_COMMENT = re.compile(r"\b((?:kernel|sim|uring|rdma|hazard|matrix|kill|rounds|choice)_[a-z0-9_]+)\b")
-IN_DOCUMENT = re.compile(r"`((?:unit|kernel|sim|uring|rdma|doc|hazard|matrix|kill|rounds|choice|lease|deadline"
+IN_COMMENT = re.compile(r"\b((?:kernel|sim|uring|rdma|hazard|matrix|kill|rounds)_[a-z0-9_]+)\b")
+IN_DOCUMENT = re.compile(r"`((?:unit|kernel|sim|uring|rdma|doc|hazard|matrix|kill|rounds|lease|deadline"
                          r"|nonblock)_[a-z0-9_]+\*?)`")
 
 
