@@ -81,8 +81,7 @@ class Scratch:
 
     def pkg_config(self, *arguments, package="libpinlease"):
         environment = {**os.environ, "PKG_CONFIG_PATH": str(self.libdir() / "pkgconfig")}
-        answer = self.step("pkg-config", [need("pkg-config"), f"--define-variable=prefix={self.prefix}",
-                                          *arguments, package], env=environment)
+        answer = self.step("pkg-config", [need("pkg-config"), *arguments, package], env=environment)
         return answer.stdout.split()
 
 
