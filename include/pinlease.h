@@ -68,6 +68,15 @@ enum pinlease_state {
 	PINLEASE_CLOSED,	/* being freed */
 };
 
+/* The states of a file; the same page. */
+enum pinlease_file_state {
+	PINLEASE_FILE_HELD,	/* the guard is held and unbroken */
+	PINLEASE_FILE_BREAKING,	/* a break is pending; the opener waits for us */
+	PINLEASE_FILE_FREE,	/* let go, no guard */
+	PINLEASE_FILE_EXPIRED,	/* the kernel let the opener on before we did */
+	PINLEASE_FILE_REARMING,	/* the guard is being taken again */
+};
+
 enum pinlease_event_type {
 	PINLEASE_EV_BREAK = 1,		/* stop starting DMA, end what is in flight, before deadline_ns */
 	PINLEASE_EV_REVOKED,		/* fenced and let go; in_flight says what the fence cut off */
@@ -231,6 +240,32 @@ struct pinlease_lease_info {		/* for people and logs: consistent, but old when y
 	uint64_t breaks;		/* so far */
 };
 
+struct pinlease_file_info {		/* as lease_info */
+	size_t size;
+	uint32_t state;			/* enum pinlease_file_state */
+	uint32_t guard, access, flags;
+	int32_t fd;			/* the library's: do not use it */
+	uint32_t anchored;		/* 1: one more reference to it is in flight */
+	uint32_t leases;
+	uint32_t cause;			/* of the pending, or the last, break */
+	uint64_t breaks;		/* so far */
+};
+
+#define PINLEASE_STATS_EVENTS 16	/* room: by enum pinlease_event_type */
+#define PINLEASE_STATS_BUCKETS 32
+
+struct pinlease_ctx_stats {		/* since ctx_new; each number is right by itself */
+	size_t size;
+	uint64_t files, leases;		/* now */
+	uint64_t acquired, released;	/* leases */
+	uint64_t events[PINLEASE_STATS_EVENTS];	/* of all leases, taken by the application or not */
+	uint64_t cut_off;		/* operations that a fence cut off */
+	uint64_t answered;		/* breaks of a file's guard that ended in letting it go */
+	uint64_t expired;		/* of those: the kernel had let the opener on, or may have */
+	uint64_t break_ns_sum, break_ns_max;	/* from being noticed to letting go */
+	uint64_t break_hist[PINLEASE_STATS_BUCKETS];	/* i: below 2^i us and not below half of it */
+};
+
 #define PINLEASE_PROBE_FORCE (1u << 0)	/* break the lease that somebody holds on the file, and wait for it */
 #define PINLEASE_PROBE_NO_MEMBARRIER (1u << 0)	/* result: begin and end pay for a barrier each */
 #define PINLEASE_PROBE_CELLS 48		/* room; count are used */
@@ -356,6 +391,9 @@ int pinlease_view_get(struct pinlease *lease, uint32_t mr_index, struct pinlease
 int pinlease_ack(struct pinlease *lease, uint32_t gen);
 /* Set info->size. -EINVAL. Never blocks on a device or disk. */
 int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_info *info);
+/* The same of a file, and of all that a ctx has done. Set info->size, stats->size. */
+int pinlease_file_info(struct pinlease_file *file, struct pinlease_file_info *info);
+int pinlease_ctx_stats(struct pinlease_ctx *ctx, struct pinlease_ctx_stats *stats);
 
 /*
  * The account. begin before n operations are started that reach the lease's memory,

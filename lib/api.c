@@ -197,6 +197,31 @@ PL_API int pinlease_lease_info(struct pinlease *lease, struct pinlease_lease_inf
 	return pl_opts_out(&i, sizeof(i), sizeof(i), info);
 }
 
+PL_API int pinlease_file_info(struct pinlease_file *file, struct pinlease_file_info *info)
+{
+	struct pinlease_file_info i = { .size = sizeof(i) };
+
+	if (!file || !info || info->size < sizeof(i))
+		return -EINVAL;
+	if (pl_forked(file->fork_gen))
+		return -ECHILD;
+	pl_file_get_info(file, &i);
+	return pl_opts_out(&i, sizeof(i), sizeof(i), info);
+}
+
+PL_API int pinlease_ctx_stats(struct pinlease_ctx *ctx, struct pinlease_ctx_stats *stats)
+{
+	struct pinlease_ctx_stats s = { .size = sizeof(s) };
+
+	if (!ctx || !stats || stats->size < sizeof(s))
+		return -EINVAL;
+	if (pl_forked(ctx->env.fork_gen))
+		return -ECHILD;
+	s.files = pl_registry_count(&ctx->env.registry);
+	pl_stats_get(&ctx->env.stats, &s);
+	return pl_opts_out(&s, sizeof(s), sizeof(s), stats);
+}
+
 /* Everything but a granted begin; apart, so that dma_begin is a leaf and saves no registers. */
 static __attribute__((noinline, cold)) int begin_slow(struct pinlease *lease, uint32_t n, uint32_t *gen,
 						      int err)

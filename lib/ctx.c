@@ -87,7 +87,7 @@ int pl_ctx_free(struct pinlease_ctx *ctx)
 		pl_sys_free(ctx);
 		return 0;
 	}
-	if (!pl_registry_empty(&ctx->env.registry))
+	if (pl_registry_count(&ctx->env.registry))
 		return -EBUSY;
 	pl_breaker_stop(&ctx->breaker);
 	pl_workers_stop(&ctx->workers);

@@ -321,3 +321,21 @@ int pl_file_close(struct pinlease_file *file)
 	pl_file_put(file);
 	return 0;
 }
+
+void pl_file_get_info(struct pinlease_file *file, struct pinlease_file_info *info)
+{
+	struct pl_list *pos;
+
+	pthread_mutex_lock(&file->lock);
+	info->state = (uint32_t)file->state;
+	info->guard = file->guard.ops->kind;
+	info->access = file->access;
+	info->flags = file->flags;
+	info->fd = file->fd;
+	info->anchored = file->anchor >= 0;
+	pl_list_for_each(pos, &file->leases)
+		info->leases++;
+	info->cause = file->cause;
+	info->breaks = file->breaks;
+	pthread_mutex_unlock(&file->lock);
+}

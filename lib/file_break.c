@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "lease.h"
 #include "sys.h"
+#include "trace.h"
 
 /* Of lease-break-time, kept back for fencing, writing back and a late wake-up of ours. */
 #define MARGIN_MIN_NS (250 * PL_NS_PER_MS)
@@ -16,7 +17,10 @@
 
 static void file_set_state(struct pinlease_file *file, enum pl_file_state to)
 {
-	assert(pl_file_arrow(file->state, to));
+	const char *arrow = pl_file_arrow(file->state, to);
+
+	assert(arrow);
+	pl_trace_file(file, file->fd, file->state, to, arrow);
 	file->state = to;
 }
 
@@ -77,6 +81,7 @@ bool pl_file_mark(struct pinlease_file *file)
 	file->break_ns = now;
 	file->limit_ns = pl_add_sat(file->unbroken_ns,
 				    atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed));
+	file->breaks++;
 	file_set_state(file, PL_FILE_BREAKING);
 	pl_list_for_each(pos, &file->leases)
 		break_lease(file, pl_container(pos, struct pinlease, link), now);
@@ -164,6 +169,8 @@ static void file_let_go(struct pinlease_file *file)
 		file_set_state(file, PL_FILE_EXPIRED);
 	file_set_state(file, PL_FILE_FREE);
 	file_back_off(file, now);
+	if (!file->trial)
+		pl_stats_break(&file->env->stats, now - file->break_ns, r != 0 || doubt);
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
 		if (pl_lease_state(lease) == PINLEASE_FENCING)

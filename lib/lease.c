@@ -15,6 +15,7 @@
 
 #include "lease.h"
 #include "sys.h"
+#include "trace.h"
 
 #define RETRY_MIN_NS (1 * PL_NS_PER_MS)
 #define RETRY_MAX_NS (50 * PL_NS_PER_MS)
@@ -28,7 +29,14 @@ static void lease_set_state(struct pinlease *lease, enum pinlease_state to)
 	pl_log_write(&lease->file->env->log, 7, "lease %p gen %u: %s -> %s (%s)", (void *)lease,
 		     pl_account_gen(&lease->account), pl_lease_state_name(from), pl_lease_state_name(to),
 		     arrow);
+	pl_trace_lease(lease, lease->file, from, to, pl_account_gen(&lease->account), arrow);
 	pl_account_set_state(&lease->account, to);
+	if (lease->file->trial)
+		return;
+	if (from == PINLEASE_INIT && to == PINLEASE_ACTIVE)
+		pl_stats_add(&lease->file->env->stats.acquired, 1);
+	else if (from != PINLEASE_INIT && to == PINLEASE_CLOSED)
+		pl_stats_add(&lease->file->env->stats.released, 1);
 }
 
 void pl_lease_hold(struct pinlease *lease)
@@ -51,6 +59,7 @@ void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev)
 	if (lease->file->trial)
 		return;
 	ev->gen = pl_account_gen(&lease->account);
+	pl_stats_event(&lease->file->env->stats, ev);
 	pl_event_put(&lease->file->env->events, &lease->box, ev);
 }
 

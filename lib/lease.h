@@ -99,6 +99,7 @@ int pl_file_open(struct pl_env *env, const char *path, const struct pinlease_fil
 int pl_file_attach(struct pl_env *env, int fd, const struct pinlease_file_opts *opts,
 		   struct pinlease_why *why, struct pinlease_file **file);
 int pl_file_close(struct pinlease_file *file);
+void pl_file_get_info(struct pinlease_file *file, struct pinlease_file_info *info);
 void pl_file_put(struct pinlease_file *file);
 void pl_file_notice(struct pl_noticed *who);		/* renamed, or a name less: its leases are told */
 int pl_file_truncate(struct pinlease_file *file, uint64_t len);

@@ -37,6 +37,7 @@
 #include "agenda.h"
 #include "staged.h"
 #include "state.h"
+#include "stats.h"
 
 /* What files and leases need of their ctx. */
 struct pl_env {
@@ -45,6 +46,7 @@ struct pl_env {
 	struct pl_registry registry;
 	struct pl_notices notices;
 	struct pl_log log;
+	struct pl_stats stats;
 	int signo;
 	pid_t breaker_tid;
 	uint32_t fork_gen;
@@ -80,6 +82,7 @@ struct pinlease_file {
 	uint64_t break_ns;			/* when the pending break was noticed */
 	uint64_t limit_ns;			/* the kernel lets the opener on not before this */
 	uint64_t armed_ns, backoff_ns;
+	uint64_t breaks;			/* asked for so far */
 	struct pl_work work;			/* takes the guard again */
 };
 

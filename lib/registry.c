@@ -73,14 +73,14 @@ void pl_registry_remove(struct pl_registry *reg, struct pl_registered *obj)
 	pthread_mutex_unlock(&reg->lock);
 }
 
-bool pl_registry_empty(struct pl_registry *reg)
+size_t pl_registry_count(struct pl_registry *reg)
 {
-	bool empty;
+	size_t count;
 
 	pthread_mutex_lock(&reg->lock);
-	empty = !reg->count;
+	count = reg->count;
 	pthread_mutex_unlock(&reg->lock);
-	return empty;
+	return count;
 }
 
 struct pl_registered *pl_registry_get(struct pl_registry *reg, int fd)

@@ -32,7 +32,7 @@ void pl_registry_fini(struct pl_registry *reg);
 int pl_registry_add(struct pl_registry *reg, int fd, struct pl_registered *obj);
 /* It is found no more; references are what they were. Of an object that is not in: nothing. */
 void pl_registry_remove(struct pl_registry *reg, struct pl_registered *obj);
-bool pl_registry_empty(struct pl_registry *reg);
+size_t pl_registry_count(struct pl_registry *reg);
 /* With a reference, or NULL. Allocates nothing. */
 struct pl_registered *pl_registry_get(struct pl_registry *reg, int fd);
 /* Drops a reference. True: it was the last one, and the object is the caller's to free. */

@@ -12,11 +12,11 @@
 #include <pinlease.h>
 
 enum pl_file_state {
-	PL_FILE_HELD,		/* the guard is held and unbroken */
-	PL_FILE_BREAKING,	/* a break is pending; the opener waits for us */
-	PL_FILE_FREE,		/* let go, no guard */
-	PL_FILE_EXPIRED,	/* the kernel let the opener on before we did */
-	PL_FILE_REARMING,	/* the guard is being taken again */
+	PL_FILE_HELD = PINLEASE_FILE_HELD,
+	PL_FILE_BREAKING = PINLEASE_FILE_BREAKING,
+	PL_FILE_FREE = PINLEASE_FILE_FREE,
+	PL_FILE_EXPIRED = PINLEASE_FILE_EXPIRED,
+	PL_FILE_REARMING = PINLEASE_FILE_REARMING,
 };
 
 struct pl_arrow {

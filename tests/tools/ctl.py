@@ -189,14 +189,18 @@ def test_hold():
 def test_hold_json():
     """A line an event, through a pipe at once; it ends when its time is over, or when nobody reads."""
     path = new_file()
-    with subprocess.Popen([CTL, "hold", path, "--json", "-r", "-s", "2"], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen([CTL, "hold", path, "--json", "-r"], stdout=subprocess.PIPE) as holder:
         first = json.loads(holder.stdout.readline())
         check(first["event"] == "ACQUIRED" and first["pid"] == holder.pid and first["gen"] == 1, f"{first}")
         check(truncate(path, 65536).wait(30) == 0, "truncate")
-        events = [json.loads(line) for line in holder.stdout]
+        events = [json.loads(holder.stdout.readline()) for _ in range(3)]
+        holder.send_signal(signal.SIGHUP)
+        events += [json.loads(line) for line in holder.stdout]
     check([e["event"] for e in events] == ["BREAK", "REVOKED", "RESTORED", "RELEASED"], f"{events}")
     check(holder.returncode == 0, f"exit status {holder.returncode}")
     check(all(a["seconds"] <= b["seconds"] for a, b in zip(events, events[1:])), f"{events}")
+    timed = run([CTL, "hold", path, "--json", "-s", "1"])
+    check(timed.returncode == 0 and json.loads(timed.stdout.splitlines()[-1])["seconds"] >= 1, f"{timed}")
     with subprocess.Popen([CTL, "hold", path], stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         holder.stdout.close()
