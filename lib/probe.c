@@ -91,12 +91,11 @@ static int probe_open(const struct probe *p, uint32_t guard, uint32_t access, st
 /* The range that is asked for: a page, or what there is of one, unless the caller has said more. */
 static uint64_t probe_len(const struct probe *p, const struct pinlease_file *file)
 {
-	uint64_t off = p->opts->off, len = p->opts->len;
-	struct pl_sys_stat st;
+	uint64_t off = p->opts->off, len = p->opts->len, size;
 
-	if (len || pl_sys_stat(file->fd, &st))
+	if (len || pl_fileid_size(file->fd, &file->id, &size))
 		return len;
-	return st.size > off ? pl_min_u64(file->id.page, st.size - off) : file->id.page;
+	return size > off ? pl_min_u64(file->id.page, size - off) : file->id.page;
 }
 
 static int probe_release(struct pinlease *lease, struct pinlease_why *why)
