@@ -101,7 +101,7 @@ int pl_pmem_map(int fd, uint64_t off, uint64_t len, bool writable, struct pl_pme
 		goto delete_map;
 	pmem->map = map;
 	pmem->addr = (char *)pmem2_map_get_address(map) + head;
-	pmem->len = pmem2_map_get_size(map) - head;
+	pmem->len = len;
 	pmem->by_page = pmem2_map_get_store_granularity(map) == PMEM2_GRANULARITY_PAGE;
 	*out = pmem;
 	return 0;

@@ -12,7 +12,7 @@
 
 struct pl_pmem {
 	void *addr;		/* of the range */
-	uint64_t len;		/* mapped from there on, at least as asked for */
+	uint64_t len;		/* as asked for */
 	bool by_page;		/* no MAP_SYNC: stores are durable after msync only, never after persist */
 	void *map;		/* libpmem2's */
 };

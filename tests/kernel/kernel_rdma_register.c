@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include "rdma_scene.h"
@@ -110,32 +109,63 @@ static void hugetlbfs_takes_every_pin(void **state)
 	reserve_hugepages(0);
 }
 
-/* scripts/vm --pmem has /dev/pmem0; without it nobody is asked. */
+/* scripts/vm --pmem has /dev/pmem0 and /dev/pmem1; without them nobody is asked. */
+static bool with_pmem(const char *what)
+{
+	if (!access("/dev/pmem0", F_OK))
+		return true;
+	kt_note("%s: no /dev/pmem0", what);
+	return false;
+}
+
 static void fs_dax_takes_odp_only(void **state)
 {
-	char path[KT_PATH_MAX + 8], dir[] = "/tmp/kt-dax-XXXXXX";
+	static const char *const types[] = { "ext4_dax", "xfs_dax" };
+	char path[KT_PATH_MAX];
+	struct kt_fs fs;
+	void *map;
+	size_t i;
+	int fd;
+
+	(void)state;
+	for (i = 0; i < 2 && with_pmem(types[i]); i++) {
+		assert_int_equal(kt_fs_make(&fs, types[i], 64), 0);
+		assert_int_equal(kt_file(path, fs.dir, "f", SCENE_SIZE), 0);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		map = mmap(NULL, SCENE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+		assert_true(map != MAP_FAILED);
+		assert_int_equal(try_register(map, SCENE_SIZE, KT_ACCESS_READ), EOPNOTSUPP);
+		assert_int_equal(try_register(map, SCENE_SIZE, KT_ACCESS_WRITE), EOPNOTSUPP);
+		assert_int_equal(try_register(map, SCENE_SIZE, ODP), odp_error[generation()]);
+		munmap(map, SCENE_SIZE);
+		close(fd);
+		kt_fs_drop(&fs);
+	}
+}
+
+static void device_dax_takes_every_pin(void **state)
+{
+	const size_t size = 4u << 20;
+	char path[KT_PATH_MAX];
+	uint64_t all;
 	void *map;
 	int fd;
 
 	(void)state;
-	if (access("/dev/pmem0", F_OK)) {
-		kt_note("fs-dax: no /dev/pmem0");
+	if (!with_pmem("device-dax"))
 		return;
-	}
-	assert_non_null(mkdtemp(dir));
-	assert_int_equal(system("mkfs.ext4 -q -F -b 4096 /dev/pmem0"), 0);
-	assert_int_equal(mount("/dev/pmem0", dir, "ext4", 0, "dax=always"), 0);
-	assert_int_equal(kt_file(path, dir, "f", SCENE_SIZE), 0);
+	assert_int_equal(kt_devdax(path, &all), 0);
 	fd = open(path, O_RDWR | O_CLOEXEC);
-	map = mmap(NULL, SCENE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
-	assert_true(map != MAP_FAILED);
-	assert_int_equal(try_register(map, SCENE_SIZE, KT_ACCESS_READ), EOPNOTSUPP);
-	assert_int_equal(try_register(map, SCENE_SIZE, KT_ACCESS_WRITE), EOPNOTSUPP);
-	assert_int_equal(try_register(map, SCENE_SIZE, ODP), odp_error[generation()]);
-	munmap(map, SCENE_SIZE);
+	assert_true(fd >= 0);
+	ask_file("device-dax", fd, size, 0);
 	close(fd);
-	assert_int_equal(umount(dir), 0);
-	rmdir(dir);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	assert_true(map != MAP_FAILED);
+	assert_int_equal(try_register(map, size, KT_ACCESS_READ),
+			 generation() == LONGTERM_WRITE ? EFAULT : 0);
+	munmap(map, size);
+	close(fd);
 }
 
 static void a_read_registration_of_an_o_rdonly_mapping_fails_before_6_5(void **state)
@@ -205,6 +235,7 @@ int main(void)
 		cmocka_unit_test(anonymous_memory_and_memfd_take_every_pin),
 		cmocka_unit_test(hugetlbfs_takes_every_pin),
 		cmocka_unit_test(fs_dax_takes_odp_only),
+		cmocka_unit_test(device_dax_takes_every_pin),
 		cmocka_unit_test(a_read_registration_of_an_o_rdonly_mapping_fails_before_6_5),
 		cmocka_unit_test(a_read_registration_fills_holes_before_6_5),
 		cmocka_unit_test(the_rxe_provider_of_rdma_core_44_has_neither_rereg_nor_advise),
