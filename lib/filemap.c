@@ -154,15 +154,25 @@ static bool fill_stopped(const struct fill *f)
 	return f->stop && f->stop(f->arg);
 }
 
-/* File systems without preallocation (f2fs on some devices, FUSE) allocate when the page is faulted in. */
-static int fill_allocate(const struct fill *f, uint64_t off, uint64_t len)
+/*
+ * File systems without preallocation (f2fs on some devices, FUSE) allocate when the page
+ * is faulted in. That also ends the sharing of an extent with another file, and plain
+ * fallocate does not: what is not faulted in needs UNSHARE_RANGE, or a writeback that has
+ * to copy finds the disk full. xfs knows it; btrfs writes to new blocks in any case, and
+ * elsewhere nothing is shared.
+ */
+static int fill_allocate(const struct fill *f, uint64_t off, uint64_t len, bool unshare)
 {
 	int r;
 
 	do {
 		if (fill_stopped(f))
 			return fill_fail(f, PINLEASE_WHY_BROKEN, 0, -EAGAIN);
-		r = pl_sys_allocate(f->fd, FALLOC_FL_KEEP_SIZE, off, len);
+		r = -EOPNOTSUPP;
+		if (unshare)
+			r = pl_sys_allocate(f->fd, FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+		if (r == -EOPNOTSUPP)
+			r = pl_sys_allocate(f->fd, FALLOC_FL_KEEP_SIZE, off, len);
 	} while (r == -EINTR);
 	return r && r != -EOPNOTSUPP ? fill_errno(f, r) : 0;
 }
@@ -194,7 +204,7 @@ static int fill_hole(const struct fill *f, uint64_t off, uint64_t len)
 {
 	size_t size = pl_round_up(len, f->id->page);
 	void *addr;
-	int r = fill_allocate(f, off, len);
+	int r = fill_allocate(f, off, len, false);
 
 	if (r)
 		return r;
@@ -228,7 +238,7 @@ static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *ad
 	int advice = access == PINLEASE_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ, r;
 
 	if (access == PINLEASE_WRITE)
-		r = fill_allocate(f, off, len);
+		r = fill_allocate(f, off, len, !addr);
 	else
 		r = fill_check_hole(f, off, len, fill_holes);
 	return r || !addr ? r : fill_populate(f, addr, len, advice);

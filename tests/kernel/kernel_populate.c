@@ -212,26 +212,54 @@ static unsigned int extent_flags(int fd)
 	return u.map.fm_extents[0].fe_flags;
 }
 
+/* A file whose one extent it shares with another one. */
+static struct file shared(enum scene_fs which)
+{
+	struct file f = sparse(scene_dir(which), "sparse");
+	char clone[KT_PATH_MAX];
+	int fd;
+
+	memset(f.map, 'k', RANGE);
+	assert_int_equal(fsync(f.fd), 0);
+	assert_int_equal(kt_file(clone, scene_dir(which), "clone", 0), 0);
+	fd = open(clone, O_RDWR | O_CLOEXEC);
+	assert_int_equal(ioctl(fd, FICLONE, f.fd), 0);
+	close(fd);
+	assert_true(extent_flags(f.fd) & FIEMAP_EXTENT_SHARED);
+	return f;
+}
+
 /* fallocate is content with a shared extent; a write fault is not. */
 static void populate_write_unshares_extents_fallocate_does_not(void **state)
 {
 	(void)state;
 	for (enum scene_fs which = XFS; which <= BTRFS; which++) {
-		struct file f = sparse(scene_dir(which), "sparse");
-		char clone[KT_PATH_MAX];
-		int fd;
+		struct file f = shared(which);
 
-		memset(f.map, 'k', RANGE);
-		assert_int_equal(fsync(f.fd), 0);
-		assert_int_equal(kt_file(clone, scene_dir(which), "clone", 0), 0);
-		fd = open(clone, O_RDWR | O_CLOEXEC);
-		assert_int_equal(ioctl(fd, FICLONE, f.fd), 0);
-		assert_true(extent_flags(f.fd) & FIEMAP_EXTENT_SHARED);
 		assert_int_equal(fallocate(f.fd, 0, 0, RANGE), 0);
 		assert_true(extent_flags(f.fd) & FIEMAP_EXTENT_SHARED);
 		assert_int_equal(populate(f.map, RANGE, MADV_POPULATE_WRITE), 0);
 		assert_false(extent_flags(f.fd) & FIEMAP_EXTENT_SHARED);
-		close(fd);
+		drop(&f);
+	}
+}
+
+static void unshare_range_is_for_xfs_alone(void **state)
+{
+	const int mode = FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE;
+	struct file f = shared(XFS);
+
+	(void)state;
+	assert_int_equal(fallocate(f.fd, mode, 0, RANGE), 0);
+	assert_false(extent_flags(f.fd) & FIEMAP_EXTENT_SHARED);
+	drop(&f);
+	for_each_fs(which)
+	{
+		if (which == XFS)
+			continue;
+		f = sparse(scene_dir(which), "sparse");
+		assert_int_equal(fallocate(f.fd, mode, 0, RANGE), -1);
+		assert_int_equal(errno, EOPNOTSUPP);
 		drop(&f);
 	}
 }
@@ -247,6 +275,7 @@ int main(void)
 		cmocka_unit_test(what_fallocate_reserved_can_be_populated_when_full_but_not_on_old_btrfs),
 		cmocka_unit_test(populate_says_what_else_is_wrong),
 		cmocka_unit_test(populate_write_unshares_extents_fallocate_does_not),
+		cmocka_unit_test(unshare_range_is_for_xfs_alone),
 	};
 
 	kt_init();
