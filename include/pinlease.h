@@ -162,6 +162,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_WOULD_BREAK,	/* probe: process why.pid holds a lease, which an open would break */
 	PINLEASE_WHY_NO_WRITE,		/* staged cannot be written back: no write(2) (hugetlbfs) */
 	PINLEASE_WHY_NOT_STATIC,	/* the static guard was asked for, on what is no device-dax */
+	PINLEASE_WHY_BUDGET,		/* more staged memory than can be written back in lease-break-time */
 	PINLEASE_WHY_LAST,		/* not a reason: one more than the last */
 };
 
@@ -359,7 +360,8 @@ int pinlease_file_allocate(struct pinlease_file *file, int mode, uint64_t off, u
  * RANGE, MAPPING), -E2BIG, -EEXIST (OVERLAP), -EAGAIN (BROKEN: a break came in
  * the middle; OPENER, OWN_FD: the guard could not be retaken), -EACCES (more access
  * than the file has), -ENODATA (HOLE), -ENOSPC, -EDQUOT, -EIO, -ENOMEM (MEMLOCK,
- * MEMORY), -EPERM (SEALED), -EBADF (FD_REPLACED), -EOPNOTSUPP and what the provider
+ * MEMORY), -EPERM (SEALED), -EBADF (FD_REPLACED), -EFBIG (BUDGET: staged for writing, more
+ * than can be written back in lease-break-time), -EOPNOTSUPP and what the provider
  * said (DIRTY_TRACKED, PIN_REFUSED, DAX, NO_ODP, DATA_CHECK, BACKEND). -ENOSPC also
  * when this process has 262,144 leases.
  */

@@ -15,12 +15,19 @@
 static void break_time_read(struct pl_env *env)
 {
 	char text[32];
-	uint64_t s;
+	uint64_t s, ns;
 
 	if (pl_sys_read_text(BREAK_TIME, text, sizeof(text)) <= 0)
 		return;
 	s = strtoull(text, NULL, 10);
-	atomic_store_explicit(&env->break_time_ns, s ? s * PL_NS_PER_S : PL_NEVER, memory_order_relaxed);
+	ns = s ? s * PL_NS_PER_S : PL_NEVER;
+	if (atomic_exchange_explicit(&env->break_time_ns, ns, memory_order_relaxed) == ns)
+		return;
+	/* Told leases have a smaller share from now on; of the others nothing can be taken back. */
+	if (!pl_disks_fit(&env->disks, pl_budget_window(ns, 0)))
+		pl_log_write(&env->log, 4,
+			     "fs.lease-break-time is %llu now: too short to write back all that is leased",
+			     (unsigned long long)s);
 }
 
 /* Files marked in one round; each holds a reference until answered. */
@@ -116,6 +123,7 @@ static void *breaker_main(void *arg)
 
 static void slow_pass_file(void *arg, struct pl_registered *obj)
 {
+	pl_file_flush_look(pl_container(obj, struct pinlease_file, registered));
 	batch_add(arg, pl_container(obj, struct pinlease_file, registered));
 }
 

@@ -33,6 +33,7 @@ static int env_init(struct pl_env *env, const struct pinlease_ctx_opts *opts)
 		return r;
 	}
 	pl_registry_init(&env->registry);
+	pl_disks_init(&env->disks);
 	pl_notices_init(&env->notices);
 	return 0;
 }
@@ -42,6 +43,7 @@ static void env_fini(struct pl_env *env)
 	pl_agenda_fini(&env->agenda);
 	pl_notices_fini(&env->notices);
 	pl_registry_fini(&env->registry);
+	pl_disks_fini(&env->disks);
 	pl_events_fini(&env->events);
 }
 
@@ -84,6 +86,7 @@ int pl_ctx_free(struct pinlease_ctx *ctx)
 	if (pl_forked(ctx->env.fork_gen)) {
 		/* The threads are the parent's; so is the state of every lock. */
 		pl_sys_free(ctx->env.registry.by_fd);
+		pl_disks_forget(&ctx->env.disks);
 		pl_sys_free(ctx);
 		return 0;
 	}

@@ -118,6 +118,7 @@ static int file_init(struct pinlease_file *file, struct pl_env *env, int fd,
 	pl_list_init(&file->leases);
 	pl_list_init(&file->buried);
 	pl_work_init(&file->work, pl_file_run);
+	pl_work_init(&file->flush, pl_file_flush_run);
 	file->env = env;
 	file->fork_gen = env->fork_gen;
 	file->fd = fd;
@@ -142,9 +143,19 @@ static void file_free(struct pinlease_file *file)
 	}
 	if (file->base.addr)
 		pl_filemap_free(&file->base);
+	pl_disk_put(&file->env->disks, file->disk);
 	pthread_cond_destroy(&file->cond);
 	pthread_mutex_destroy(&file->lock);
 	pl_sys_free(file);
+}
+
+/* Where nobody waits for us there is no time to keep. */
+static int file_find_disk(struct pinlease_file *file, struct pinlease_why *why)
+{
+	if (!file->guard.ops->breaks || file->access != PINLEASE_WRITE)
+		return 0;
+	file->disk = pl_disk_get(&file->env->disks, file->id.dev);
+	return file->disk ? 0 : refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_MEMORY, -ENOMEM);
 }
 
 static int file_set_up(struct pinlease_file *file, uint32_t kind, struct pinlease_why *why)
@@ -156,6 +167,8 @@ static int file_set_up(struct pinlease_file *file, uint32_t kind, struct pinleas
 	if (r)
 		return refuse(why, PINLEASE_AT_OPEN, reason, r);
 	r = file_find_guard(file, kind, why);
+	if (!r)
+		r = file_find_disk(file, why);
 	if (!r)
 		r = file_check_fd(file, why);
 	if (!r)
@@ -307,6 +320,7 @@ int pl_file_close(struct pinlease_file *file)
 	pl_notice_remove(&file->env->notices, &file->noticed);
 	pl_registry_remove(&file->env->registry, &file->registered);
 	pl_agenda_cancel(&file->env->agenda, &file->work);
+	pl_agenda_cancel(&file->env->agenda, &file->flush);
 	pthread_mutex_lock(&file->lock);
 	/* Explicitly: an attached description lives on in the application, and so would its lease. */
 	mine = pl_fileid_same(file->fd, &file->id) != -EBADF;

@@ -11,10 +11,6 @@
 #include "sys.h"
 #include "trace.h"
 
-/* Of lease-break-time, kept back for fencing, writing back and a late wake-up of ours. */
-#define MARGIN_MIN_NS (250 * PL_NS_PER_MS)
-#define MARGIN_MAX_NS (5 * PL_NS_PER_S)
-
 static void file_set_state(struct pinlease_file *file, enum pl_file_state to)
 {
 	const char *arrow = pl_file_arrow(file->state, to);
@@ -30,12 +26,14 @@ static void file_set_state(struct pinlease_file *file, enum pl_file_state to)
  */
 static uint64_t break_until(const struct pinlease_file *file, const struct pinlease *lease, uint64_t now)
 {
-	uint64_t limit = atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed), margin;
+	uint64_t limit = atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed), drain;
 
 	if (limit == PL_NEVER)
 		return pl_add_sat(now, lease->deadline_ns);
-	margin = pl_min_u64(pl_min_u64(pl_max_u64(limit / 4, MARGIN_MIN_NS), MARGIN_MAX_NS), limit / 2);
-	return pl_min_u64(pl_add_sat(now, lease->deadline_ns), file->unbroken_ns + limit - margin);
+	/* What has to be written back afterwards needs its time, too. */
+	drain = lease->reserved ? pl_budget_drain(file->disk, limit, lease->deadline_ns)
+				: limit - pl_budget_margin(limit);
+	return pl_min_u64(pl_add_sat(now, lease->deadline_ns), file->unbroken_ns + drain);
 }
 
 static void break_lease(struct pinlease_file *file, struct pinlease *lease, uint64_t now)

@@ -10,8 +10,6 @@
 
 #define PL_BACKOFF_MIN_NS (20 * PL_NS_PER_MS)
 #define PL_BACKOFF_MAX_NS (1000 * PL_NS_PER_MS)
-#define PL_CHUNK_BYTES	  (1u << 20)	 /* of writeback between two looks at the clock */
-#define PL_CHUNK_NS	  (50 * PL_NS_PER_MS)
 
 /* Beside PINLEASE_F_*, for probe: what it opens and acquires is a trial (trial.h); an open does not wait. */
 #define PL_F_TRIAL   (1u << 31)
@@ -62,6 +60,17 @@ int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len);
 int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len);
 uint64_t pl_lease_dirty_bytes(struct pinlease *lease);
 void pl_lease_mark_unknown(struct pinlease *lease);	/* what may have been written is dirty from now on */
+
+bool pl_file_in_time(struct pinlease_file *file);	/* locked: may another piece be written? */
+/* Not locked, a syncer: from..end, or what is told dirty of it, into the file. -EAGAIN: broken. */
+int pl_lease_write_out(struct pinlease *lease, uint64_t from, uint64_t end);
+
+/* lease_budget.c, lease_flush.c */
+uint64_t pl_lease_window(const struct pinlease *lease); /* for writing back: ns */
+int pl_lease_reserve(struct pinlease *lease, struct pinlease_why *why); /* not locked, mapped: -EFBIG */
+void pl_lease_unreserve(struct pinlease *lease);
+void pl_file_flush_look(struct pinlease_file *file);	/* slow pass: queues the flusher if it is needed */
+void pl_file_flush_run(struct pl_work *work);
 
 /* lease_kept.c: what is not in the file */
 /* Locked. The sum; *off and *len: from the first byte of it to the last. Not staged: 0, and all of it. */

@@ -174,6 +174,7 @@ static void lease_unmap(struct pinlease *lease)
 	struct pinlease_file *file = lease->file;
 	bool applications = lease->map.len && !lease->map.ours && !file->base.addr;
 
+	pl_lease_unreserve(lease);
 	if (lease->staged.addr && applications)
 		pl_staged_unmap_back(&lease->staged, file->fd, lease->map.prot);
 	else if (lease->staged.addr)
@@ -192,6 +193,8 @@ static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const 
 	if (r)
 		return pl_refuse(why, PINLEASE_AT_ARGS, PINLEASE_WHY_OVERLAP, r);
 	r = acquire_map(lease, o->addr, why);
+	if (!r)
+		r = pl_lease_reserve(lease, why);
 	if (r)
 		goto unmap;
 	if (c->backend) {

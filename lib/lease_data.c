@@ -54,7 +54,7 @@ static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
  * than the kernel's. While the guard seems HELD a break may have gone unnoticed (the
  * signal lost, this process stopped): asked when nobody has looked for long.
  */
-static bool file_in_time(struct pinlease_file *file)
+bool pl_file_in_time(struct pinlease_file *file)
 {
 	uint64_t limit = file->limit_ns;
 
@@ -81,10 +81,41 @@ static void lease_uncovered(struct pinlease *lease, uint64_t off, uint64_t len)
 	lease->uncovered |= pl_staged_granules(&lease->staged, off, len);
 }
 
+/* One way of data into the file, piece by piece: as large as the disk takes in PL_CHUNK_NS. */
+struct flow {
+	struct pinlease *lease;
+	uint64_t chunk, bytes, start;
+};
+
+static struct flow flow_start(struct pinlease *lease)
+{
+	return (struct flow){ .lease = lease,
+			      .chunk = pl_chunk_first(lease->file->disk),
+			      .start = pl_sys_now() };
+}
+
+static int flow_write(struct flow *f, uint64_t off, uint64_t len)
+{
+	uint64_t before = pl_sys_now();
+	int r = file_write(f->lease, off, len);
+
+	f->chunk = pl_chunk_next(f->chunk, pl_sys_now() - before);
+	f->bytes += r ? 0 : len;
+	return r;
+}
+
+static void flow_measured(const struct flow *f, bool synced)
+{
+	struct pinlease_file *file = f->lease->file;
+
+	pl_disk_measured(&file->env->disks, file->disk, f->bytes, pl_sys_now() - f->start, synced);
+}
+
 /* Locked. Chunk by chunk, with a look at the clock before each. */
 void pl_lease_write_back(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
+	struct flow flow = flow_start(lease);
 	uint64_t off = 0, len = 0;
 	uint32_t losses;
 	int r = 0;
@@ -93,21 +124,21 @@ void pl_lease_write_back(struct pinlease *lease)
 	if (!pl_lease_writes_back(lease))
 		return;
 	pl_lease_mark_unknown(lease);
-	while (!r &&
-	       pl_staged_next(&lease->staged, 0, lease->staged.len, PL_CHUNK_BYTES, false, &off, &len)) {
-		if (!file_in_time(file)) {
+	while (!r && pl_staged_next(&lease->staged, 0, lease->staged.len, flow.chunk, false, &off, &len)) {
+		if (!pl_file_in_time(file)) {
 			r = -ETIME;
 			break;
 		}
 		losses = lease->losses;
 		lease_uncovered(lease, off, len);
 		pthread_mutex_unlock(&file->lock);
-		r = file_write(lease, off, len);
+		r = flow_write(&flow, off, len);
 		pthread_mutex_lock(&file->lock);
 		/* Lost while it was being written: once more. */
 		if (!r && losses == lease->losses)
 			pl_staged_clear(&lease->staged, off, len);
 	}
+	flow_measured(&flow, false);
 	if (r) {
 		lease->lost = true;
 		lease->err = r;
@@ -145,7 +176,7 @@ static bool sync_goes_on(struct pinlease *lease, uint64_t off, uint64_t len)
 	bool on;
 
 	pthread_mutex_lock(&file->lock);
-	on = pl_lease_state(lease) == PINLEASE_ACTIVE && file_in_time(file);
+	on = pl_lease_state(lease) == PINLEASE_ACTIVE && pl_file_in_time(file);
 	if (on && pl_lease_writes_back(lease))
 		lease_uncovered(lease, off, len);
 	pthread_mutex_unlock(&file->lock);
@@ -153,34 +184,46 @@ static bool sync_goes_on(struct pinlease *lease, uint64_t off, uint64_t len)
 }
 
 /* The next chunk of from..end, clean from now on; false: none. */
-static bool sync_chunk(struct pinlease *lease, uint64_t from, uint64_t end, uint64_t *off, uint64_t *len)
+static bool sync_chunk(struct flow *f, uint64_t from, uint64_t end, uint64_t *off, uint64_t *len)
 {
+	struct pinlease *lease = f->lease;
+
 	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD)) {
 		*off = from;
-		*len = pl_min_u64(PL_CHUNK_BYTES, pl_sub_sat(end, from));
+		*len = pl_min_u64(f->chunk, pl_sub_sat(end, from));
 		pl_staged_clear_whole(&lease->staged, *off, *len);
 		return *len;
 	}
-	if (!pl_staged_next(&lease->staged, from, end, PL_CHUNK_BYTES, true, off, len))
+	if (!pl_staged_next(&lease->staged, from, end, f->chunk, true, off, len))
 		return false;
 	if (!sync_may_clear(lease))
 		pl_staged_mark(&lease->staged, *off, *len);
 	return true;
 }
 
-static int sync_staged(struct pinlease *lease, uint64_t from, uint64_t end)
+static int flow_out(struct flow *f, uint64_t from, uint64_t end)
 {
+	struct pinlease *lease = f->lease;
 	uint64_t off, len;
 	int r = 0;
 
-	for (; !r && sync_chunk(lease, from, end, &off, &len); from = off + len) {
-		r = sync_goes_on(lease, off, len) ? file_write(lease, off, len) : -EAGAIN;
+	for (; !r && sync_chunk(f, from, end, &off, &len); from = off + len) {
+		r = sync_goes_on(lease, off, len) ? flow_write(f, off, len) : -EAGAIN;
 		/* And all that was not tried, unless it is marked anyway. */
 		if (r)
 			pl_staged_mark(&lease->staged, off, len);
 		if (r && !(lease->flags & PINLEASE_L_DIRTY_TOLD))
 			pl_staged_mark(&lease->staged, off, end - off);
 	}
+	return r;
+}
+
+int pl_lease_write_out(struct pinlease *lease, uint64_t from, uint64_t end)
+{
+	struct flow flow = flow_start(lease);
+	int r = flow_out(&flow, from, end);
+
+	flow_measured(&flow, false);
 	return r;
 }
 
@@ -283,6 +326,7 @@ static int sync_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
 int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	uint64_t end = len ? off + len : lease->len;
+	struct flow flow = flow_start(lease);
 	uint32_t losses = 0;
 	int r;
 
@@ -292,12 +336,14 @@ int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 	if (r)
 		return r;
 	if (pl_lease_writes_back(lease))
-		r = sync_staged(lease, off, end);
+		r = flow_out(&flow, off, end);
 	else
 		r = sync_mapped(lease);
 	sync_written(lease);
 	if (!r && lease->access == PINLEASE_WRITE)
 		r = sync_to_disk(lease, off, end);
+	if (!r)
+		flow_measured(&flow, true);
 	return sync_end(lease, r, losses);
 }
 

@@ -83,13 +83,13 @@ int pl_lease_release(struct pinlease *lease)
 		return err;
 	}
 	pl_lease_close(lease);
-	pl_list_del(&lease->link);
 	pl_range_remove(&file->ranges, &lease->range);
 	pl_lease_unhold(lease);
 	pl_file_settle(file);
 	/* A sync that waits for the disk, a save: the opener need not wait for them, but the memory must. */
 	while (lease->users)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+	pl_list_del(&lease->link);
 	pthread_mutex_unlock(&file->lock);
 	pl_agenda_cancel(&file->env->agenda, &lease->work);
 	pl_event_purge(&file->env->events, &lease->box);
@@ -103,5 +103,6 @@ void pl_lease_forget(struct pinlease *lease)
 	if (lease->regs != &lease->first)
 		pl_sys_free(lease->regs);
 	pl_sys_free((void *)lease->staged.dirty);
+	pl_sys_free((void *)lease->staged.told);
 	pl_sys_free(lease);
 }

@@ -8,7 +8,7 @@
  *   account	the word is read without a lock by dma_begin and dma_end (account.h).
  *   constant	set before the object can be reached by another thread.
  *
- * Lock order: notices -> registry -> file -> { agenda, events, accounts, forkguard }, one at a time.
+ * Lock order: notices -> registry -> file -> { agenda, disks, events, accounts, forkguard }, one at a time.
  *
  * A lease is worked on by one thread at a time (busy), which drops the lock for what
  * may block; others wait on file->cond. A lease that the guard must be kept for
@@ -25,6 +25,7 @@
 #include <pinlease/backend.h>
 
 #include "account.h"
+#include "budget.h"
 #include "events.h"
 #include "fileid.h"
 #include "filemap.h"
@@ -45,6 +46,7 @@ struct pl_env {
 	struct pl_event_queue events;
 	struct pl_registry registry;
 	struct pl_notices notices;
+	struct pl_disks disks;
 	struct pl_log log;
 	struct pl_stats stats;
 	int signo;
@@ -62,6 +64,7 @@ struct pinlease_file {
 	uint32_t access, flags;
 	uint32_t fork_gen;			/* of its own, as a lease: a child may free its ctx first */
 	int fd, anchor;				/* anchor -1: none */
+	struct pl_disk *disk;			/* NULL: a guard that never breaks, no budget */
 	struct pl_map base;			/* seal: the whole file, mapped before it was sealed */
 	bool came_sealed;
 	bool trial; /* probe asks: the file is not changed, nobody is told of its leases */
@@ -76,6 +79,7 @@ struct pinlease_file {
 	uint32_t holds;
 	bool changing;				/* a layout change of our own is under way */
 	bool syncing;				/* an fdatasync is */
+	bool flushing;				/* flush is queued, or runs */
 	uint32_t syncs_begun, syncs_done;	/* fdatasyncs, for those who wait for the next one */
 	uint32_t cause;				/* of the pending break */
 	uint64_t unbroken_ns;			/* when the guard was last seen held and unbroken */
@@ -84,6 +88,7 @@ struct pinlease_file {
 	uint64_t armed_ns, backoff_ns;
 	uint64_t breaks;			/* asked for so far */
 	struct pl_work work;			/* takes the guard again */
+	struct pl_work flush;			/* keeps told leases below their share */
 };
 
 struct pl_reg {
@@ -136,6 +141,7 @@ struct pinlease {
 	bool written; /* FENCING: and what it wrote is in the file, or lost is set */
 	bool lost;
 	bool sync_failed;
+	bool reserved;				/* of the disk's budget */
 	bool redirty;				/* not staged: pages are called clean that were not written */
 	bool waited;				/* a release or own change takes it on from FENCING */
 	bool releasing, gave_up;

@@ -50,7 +50,9 @@
 	X(WOULD_BREAK, "a process holds a lease on the file, and opening it would break that: let it "       \
 		       "finish, or force")                                                           \
 	X(NO_WRITE, "staged memory could not be written back: files of hugetlbfs know no write(2)")          \
-	X(NOT_STATIC, "not a device-dax: the layout of this file can change")
+	X(NOT_STATIC, "not a device-dax: the layout of this file can change")                                \
+	X(BUDGET, "more than the disk can write back in lease-break-time: lease less, tell what is dirty, "  \
+	  "or raise that sysctl")
 
 static const char *const sentences[] = {
 #define REASON_SENTENCE(name, sentence) [PINLEASE_WHY_##name] = (sentence),

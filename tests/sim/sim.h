@@ -85,6 +85,12 @@ void sim_file_system(uint32_t magic); /* of all files; SIM_TMPFS at first */
 void sim_break_time(unsigned int seconds);
 void sim_memlock(uint64_t bytes);
 void sim_hole(bool hole);
+/*
+ * A disk of so many bytes a second, 0: any. pwrite waits for it only when more than cache bytes
+ * have been written since the last fdatasync, which waits for the rest.
+ */
+void sim_disk(uint64_t rate, uint64_t cache);
+uint64_t sim_written(void); /* bytes by pwrite, since sim_begin */
 
 /*
  * Persistent memory, instead of what sim_file_system says: all files on fs-dax, or on one that

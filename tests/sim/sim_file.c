@@ -207,6 +207,7 @@ void sim_file_reset(void)
 	sim.fs_magic = SIM_TMPFS;
 	sim.dax = SIM_DAX_NONE;
 	sim.hole = false;
+	sim.disk_rate = sim.disk_dirty = sim.disk_busy = sim.written = 0;
 	sim.memlock = UINT64_MAX;
 }
 
@@ -361,27 +362,12 @@ ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off)
 	return n < 0 ? -errno : n;
 }
 
-static void judge_fd(int fd, const char *what)
+void sim_judge_fd(int fd, const char *what)
 {
 	sim_lock();
 	if (sim_ofd_of(fd))
 		sim_judge_write(sim_ofd_of(fd), what);
 	sim_unlock();
-}
-
-ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
-{
-	ssize_t n;
-	int r;
-
-	/* What counts is when it was started: what is under way when a break expires cannot be called back.
-	 */
-	judge_fd(fd, "pwrite");
-	r = sim_enter_file("pwrite", SIM_BLOCKING | SIM_STEP, -EINVAL);
-	if (r < 0)
-		return r;
-	n = pwrite(fd, buf, r ? pl_min_u64(len, (uint64_t)r) : len, (off_t)off);
-	return n < 0 ? -errno : n;
 }
 
 /* A change of the layout is the application's own, and needs no guard; but no region may be over it. */
@@ -416,7 +402,7 @@ int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)
 	if (mode & ~FALLOC_FL_KEEP_SIZE)
 		judge_change(fd, off, off + len);
 	else
-		judge_fd(fd, "fallocate");
+		sim_judge_fd(fd, "fallocate");
 	return ret_of(fallocate(fd, mode, (off_t)off, (off_t)len));
 }
 

@@ -88,6 +88,7 @@ int pl_sys_datasync(int fd)
 {
 	int r = sim_enter_file("datasync", SIM_BLOCKING | SIM_STEP, -EINVAL);
 
+	sim_disk_wait(true);
 	if (r)
 		return r;
 	sim_lock();

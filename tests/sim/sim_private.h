@@ -102,6 +102,7 @@ struct sim_kernel {
 	uint32_t fs_magic;
 	enum sim_dax dax;
 	bool hole;
+	uint64_t disk_rate, disk_cache, disk_dirty, disk_busy, written;
 	uint64_t memlock;
 	/* sim_lease.c */
 	unsigned int break_time_s, breaks;
@@ -162,6 +163,9 @@ struct sim_ofd *sim_ofd_of(int fd); /* NULL: no such descriptor */
 void sim_fd_set(int fd, enum sim_fd_kind kind, struct sim_ofd *ofd);
 void sim_file_reset(void); /* not locked */
 
+/* sim_disk.c */
+void sim_disk_wait(bool all); /* not locked */
+
 /* sim_map.c */
 struct sim_map *sim_map_at(uintptr_t addr);
 
@@ -200,6 +204,7 @@ __attribute__((format(printf, 2, 3))) void sim_violate(const char *rule, const c
 void sim_judge_let_go(struct sim_ofd *ofd);
 void sim_judge_taken(struct sim_ofd *ofd);
 void sim_judge_write(struct sim_ofd *ofd, const char *what);
+void sim_judge_fd(int fd, const char *what); /* the same, not locked */
 void sim_judge_layout(struct sim_ofd *ofd, uint64_t from, uint64_t end);
 void sim_judge_register(const struct sim_mr *mr);
 void sim_judge_unmap(uintptr_t start, uintptr_t end);

@@ -209,21 +209,29 @@ static void test_writeback_stops_before_the_limit(struct world *w)
 	struct pinlease_event ev;
 	struct pinlease *lease;
 	struct sim_opener *o;
+	unsigned int calls;
+	uint64_t before;
 
 	sim_break_time(3);
 	world_open(w, PINLEASE_WRITE);
 	assert_int_equal(truncate(w->path, 8 * MIB), 0);
 	lease = world_lease(w, 0, 8 * MIB, &manual);
-	sim_slow("pwrite", 700 * SIM_MS);
+	before = sim_written();
+	calls = sim_calls("pwrite");
+	sim_disk(MIB * 10 / 7, 0);
 	o = sim_open(w->path, O_RDWR);
 	assert_true(sim_opener_wait(o, 10 * SIM_S));
 	sim_opener_end(o);
-	sim_slow("pwrite", 0);
+	sim_disk(0, 0);
 	world_event(w, PINLEASE_EV_BREAK);
 	ev = world_event(w, PINLEASE_EV_LOST);
 	assert_int_equal(ev.err, -ETIME);
 	assert_in_range(ev.lost_bytes, 3 * MIB, 6 * MIB);
-	assert_int_equal(sim_calls("pwrite"), 8 - ev.lost_bytes / MIB);
+	assert_int_equal(sim_written() - before, 8 * MIB - ev.lost_bytes);
+	/* No piece after the first takes longer than 50 ms. */
+	assert_in_range(sim_calls("pwrite") - calls, (sim_written() - before - MIB) / 70000, 1000);
+	assert_int_equal(ev.off + ev.len, 8 * MIB);
+	assert_int_equal(ev.len, ev.lost_bytes);
 	save_to(lease, other, 0);
 	assert_int_equal(sim_file_size(other), 8 * MIB);
 	assert_int_equal(pinlease_release(lease), 0);
