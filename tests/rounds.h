@@ -26,7 +26,7 @@ PL_ROUNDS(registry_objects, 20000, 1000000) /* unit: objects replaced under thre
 PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread that takes them */
 PL_ROUNDS(sim_storms, 100, 3000)		/* sim: three seconds of everything at once */
 PL_ROUNDS(kernel_fence_rounds, 20, 200)	/* kernel: deregistrations under load */
-PL_ROUNDS(kernel_fence_control, 160, 160)	/* kernel: at most, till bytes land after QP -> ERR */
+PL_ROUNDS(kernel_fence_control, 400, 400)	/* kernel: at most, till QP -> ERR is late: 1 in 25 */
 PL_ROUNDS(kernel_kill_rounds, 8, 40)	/* kernel: anchored owners killed under RDMA load */
 PL_ROUNDS(kernel_kill_control, 60, 60)	/* kernel: at most, till a write is late without an anchor */
 PL_ROUNDS(kernel_death_rounds, 12, 80)	/* kernel: anchored owners killed, no RDMA */

@@ -12,33 +12,19 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pinlease.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/rc.h"
+#include "common/server.h"
 
-#define MAX_CLIENTS 8
-
-struct client {
-	struct rc_conn conn;
-	bool used;
-	bool lent;	/* it has a view, and so one dma_begin is open */
-	bool done;	/* it has written all and waits to hear that it is on the disk */
-	uint32_t gen;	/* of that begin */
-};
-
-static struct rc_dev dev;
 static struct pinlease_ctx *ctx;
 static struct pinlease_file *file;
 static struct pinlease *lease;
-static struct client clients[MAX_CLIENTS];
+static struct server server;
 
 static int fail(const char *what, int r)
 {
@@ -74,7 +60,7 @@ static void lend(struct client *c)
 	struct rc_msg msg = { .type = RC_VIEW };
 
 	/* Refused while a break is being answered: RESTORED brings us here again. */
-	if (c->lent || c->done || pinlease_dma_begin(lease, 1, &c->gen))
+	if (c->lent || c->waits || pinlease_dma_begin(lease, 1, &c->gen))
 		return;
 	c->lent = true;
 	/* The keys are valid between the begin and its end, so they are read after it. */
@@ -97,27 +83,21 @@ static void stop(struct client *c)
 		say(c, &msg);
 }
 
-/* May block on the disk. A break in the middle is -EAGAIN: tried again when restored. */
+/*
+ * For a client that has written all. May block on the disk. A break in the middle is
+ * -EAGAIN: tried again when restored.
+ */
 static void make_durable(struct client *c)
 {
 	struct rc_msg msg = { .type = RC_DONE };
 
-	if (!c->done)
+	if (!c->waits)
 		return;
 	msg.status = pinlease_sync(lease, 0, 0, 0);
 	if (msg.status == -EAGAIN)
 		return;
-	c->done = false;
+	c->waits = false;
 	say(c, &msg);
-}
-
-static void for_each_client(void (*fn)(struct client *c))
-{
-	struct client *c;
-
-	for (c = clients; c < clients + MAX_CLIENTS; c++)
-		if (c->used)
-			fn(c);
 }
 
 static void client_message(struct client *c)
@@ -136,36 +116,12 @@ static void client_message(struct client *c)
 		break;
 	case RC_DONE:
 		take_back(c);
-		c->done = true;
+		c->waits = true;
 		make_durable(c);
 		break;
 	default:
 		drop(c);
 	}
-}
-
-static struct client *client_free(void)
-{
-	struct client *c;
-
-	for (c = clients; c < clients + MAX_CLIENTS; c++)
-		if (!c->used)
-			return c;
-	return NULL;
-}
-
-static void client_new(struct client *c, int listener)
-{
-	int r = rc_accept(&dev, listener, &c->conn);
-
-	if (r) {
-		fail("a client that could not connect", r);
-		return;
-	}
-	c->used = true;
-	c->done = false;
-	printf("client connected\n");
-	lend(c);
 }
 
 /* What could not be written back stays in memory until it is saved, restored over or released. */
@@ -188,15 +144,15 @@ static int events(void)
 		switch (ev.type) {
 		case PINLEASE_EV_BREAK:
 			printf("break: telling the clients to stop\n");
-			for_each_client(stop);
+			server_each(&server, stop);
 			break;
 		case PINLEASE_EV_REVOKED:
 			printf("revoked: %llu clients cut off\n", (unsigned long long)ev.in_flight);
 			break;
 		case PINLEASE_EV_RESTORED:
 			printf("restored: %llu bytes\n", (unsigned long long)ev.len);
-			for_each_client(make_durable);
-			for_each_client(lend);
+			server_each(&server, make_durable);
+			server_each(&server, lend);
 			break;
 		case PINLEASE_EV_RESTORE_FAILED:
 			return fail("the lease does not come back", ev.err);
@@ -207,35 +163,6 @@ static int events(void)
 		}
 	}
 	return 0;
-}
-
-static int serve(int listener, int signals)
-{
-	struct pollfd fds[3 + MAX_CLIENTS];
-	int i, r = 0;
-
-	fds[0] = (struct pollfd){ .fd = signals, .events = POLLIN };
-	fds[1] = (struct pollfd){ .fd = pinlease_ctx_fd(ctx), .events = POLLIN };
-	while (!r) {
-		/* While there is no room, new clients wait in the listening socket. */
-		fds[2] = (struct pollfd){ .fd = client_free() ? listener : -1, .events = POLLIN };
-		for (i = 0; i < MAX_CLIENTS; i++)
-			fds[3 + i] = (struct pollfd){ .fd = clients[i].used ? clients[i].conn.sock : -1,
-						      .events = POLLIN };
-		if (poll(fds, 3 + MAX_CLIENTS, -1) < 0)
-			return fail("poll", -errno);
-		if (fds[0].revents)
-			return 0;
-		/* Events first: an opener is waiting. */
-		if (fds[1].revents)
-			r = events();
-		for (i = 0; i < MAX_CLIENTS; i++)
-			if (fds[3 + i].revents && clients[i].used)
-				client_message(&clients[i]);
-		if (fds[2].revents)
-			client_new(client_free(), listener);
-	}
-	return r;
 }
 
 static int lease_file(const char *path)
@@ -254,7 +181,7 @@ static int lease_file(const char *path)
 	r = pinlease_file_open(ctx, path, NULL, &why, &file);
 	if (r)
 		return fail(pinlease_reason_str(why.reason), r);
-	opts.pd = dev.pd;
+	opts.pd = server.dev.pd;
 	r = pinlease_acquire(file, 0, (uint64_t)st.st_size, &opts, &why, &lease);
 	if (!r)
 		r = pinlease_lease_info(lease, &info);
@@ -267,33 +194,27 @@ static int lease_file(const char *path)
 
 int main(int argc, char **argv)
 {
-	int r, released, listener, signals;
-	sigset_t set;
+	int r, released;
 
 	if (argc != 3)
 		return fail("usage: write-server FILE PORT", -EINVAL) != 0;
 	setlinebuf(stdout);
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signals = signalfd(-1, &set, SFD_CLOEXEC);
-	listener = rc_listen(argv[2]);
-	r = rc_dev_open(&dev);
-	if (r || signals < 0 || listener < 0)
-		return fail("device, signalfd or port", r ? r : listener < 0 ? listener : -errno) != 0;
+	server = (struct server){ .events = events, .connected = lend, .message = client_message };
+	r = server_open(&server, argv[2]);
+	if (r)
+		return fail("device, signalfd or port", r) != 0;
 	r = lease_file(argv[1]);
 	if (!r) {
 		printf("ready\n");
-		r = serve(listener, signals);
+		r = server_run(&server, pinlease_ctx_fd(ctx));
 	}
 	/* From the lease outwards; each takes NULL. release writes back what only staged memory holds. */
-	for_each_client(drop);
+	server_each(&server, drop);
 	released = pinlease_release(lease);
 	if (released)
 		fail("the file does not hold all that was written", released);
 	pinlease_file_close(file);
 	pinlease_ctx_free(ctx);
-	rc_dev_close(&dev);
+	server_close(&server);
 	return r || released ? 1 : 0;
 }

@@ -12,34 +12,21 @@
  * processes can hold beside any number of readers. Only a writer breaks it.
  */
 #include <errno.h>
-#include <poll.h>
 #include <pinlease.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/rc.h"
+#include "common/server.h"
 
-#define MAX_CLIENTS 64
 #define DEADLINE_MS 1000
 
-struct client {
-	struct rc_conn conn;
-	bool used;
-	bool asks;	/* waits for a turn */
-	bool reads;	/* has one: a dma_begin is open */
-	uint32_t gen;
-};
-
-static struct rc_dev dev;
 static struct pinlease_ctx *ctx;
 static struct pinlease_file *file;
 static struct pinlease *lease;
-static struct client clients[MAX_CLIENTS];
+static struct server server;
 
 static int fail(const char *what, int r)
 {
@@ -49,9 +36,9 @@ static int fail(const char *what, int r)
 
 static void turn_end(struct client *c)
 {
-	if (c->reads)
+	if (c->lent)
 		pinlease_dma_end(lease, 1, c->gen);
-	c->reads = false;
+	c->lent = false;
 }
 
 /* rc_close destroys the queue pair: then no read of this client's is in flight. */
@@ -67,29 +54,20 @@ static void turn_begin(struct client *c)
 	struct pinlease_view view = { .size = sizeof(view) };
 	struct rc_msg msg = { .type = RC_VIEW };
 
-	if (!c->asks || c->reads || pinlease_dma_begin(lease, 1, &c->gen))
+	if (!c->waits || c->lent || pinlease_dma_begin(lease, 1, &c->gen))
 		return;
-	c->reads = true;
+	c->lent = true;
 	if (pinlease_view_get(lease, 0, &view)) {
 		turn_end(c);
 		return;
 	}
-	c->asks = false;
+	c->waits = false;
 	msg.gen = c->gen;
 	msg.addr = view.iova;
 	msg.len = view.len;
 	msg.rkey = view.rkey;
 	if (rc_send(&c->conn, &msg))
 		drop(c);
-}
-
-static void for_each_client(void (*fn)(struct client *c))
-{
-	struct client *c;
-
-	for (c = clients; c < clients + MAX_CLIENTS; c++)
-		if (c->used)
-			fn(c);
 }
 
 static void client_message(struct client *c)
@@ -102,7 +80,7 @@ static void client_message(struct client *c)
 	}
 	switch (msg.type) {
 	case RC_ASK:
-		c->asks = true;
+		c->waits = true;
 		turn_begin(c);
 		break;
 	case RC_STOPPED:
@@ -111,27 +89,6 @@ static void client_message(struct client *c)
 	default:
 		drop(c);
 	}
-}
-
-static struct client *client_free(void)
-{
-	struct client *c;
-
-	for (c = clients; c < clients + MAX_CLIENTS; c++)
-		if (!c->used)
-			return c;
-	return NULL;
-}
-
-static void client_new(struct client *c, int listener)
-{
-	int r = rc_accept(&dev, listener, &c->conn);
-
-	c->used = !r;
-	if (r)
-		fail("a client that could not connect", r);
-	else
-		printf("client connected\n");
 }
 
 /* 0, or why the server cannot go on. */
@@ -149,7 +106,7 @@ static int events(void)
 			break;
 		case PINLEASE_EV_RESTORED:
 			printf("restored: %llu bytes\n", (unsigned long long)ev.len);
-			for_each_client(turn_begin);
+			server_each(&server, turn_begin);
 			break;
 		case PINLEASE_EV_RESTORE_FAILED:
 		case PINLEASE_EV_LOST:
@@ -161,37 +118,10 @@ static int events(void)
 	return 0;
 }
 
-static int serve(int listener, int signals)
-{
-	struct pollfd fds[3 + MAX_CLIENTS];
-	int i, r = 0;
-
-	fds[0] = (struct pollfd){ .fd = signals, .events = POLLIN };
-	fds[1] = (struct pollfd){ .fd = pinlease_ctx_fd(ctx), .events = POLLIN };
-	while (!r) {
-		fds[2] = (struct pollfd){ .fd = client_free() ? listener : -1, .events = POLLIN };
-		for (i = 0; i < MAX_CLIENTS; i++)
-			fds[3 + i] = (struct pollfd){ .fd = clients[i].used ? clients[i].conn.sock : -1,
-						      .events = POLLIN };
-		if (poll(fds, 3 + MAX_CLIENTS, -1) < 0)
-			return fail("poll", -errno);
-		if (fds[0].revents)
-			return 0;
-		if (fds[1].revents)
-			r = events();
-		for (i = 0; i < MAX_CLIENTS; i++)
-			if (fds[3 + i].revents && clients[i].used)
-				client_message(&clients[i]);
-		if (fds[2].revents)
-			client_new(client_free(), listener);
-	}
-	return r;
-}
-
 static int lease_file(const char *path)
 {
 	struct pinlease_file_opts fopts = { .size = sizeof(fopts), .access = PINLEASE_READ };
-	struct pinlease_opts opts = { .size = sizeof(opts), .pd = dev.pd, .deadline_ms = DEADLINE_MS,
+	struct pinlease_opts opts = { .size = sizeof(opts), .pd = server.dev.pd, .deadline_ms = DEADLINE_MS,
 				      .ibv_access = IBV_ACCESS_REMOTE_READ };
 	struct pinlease_lease_info info = { .size = sizeof(info) };
 	struct pinlease_why why = { 0 };
@@ -218,30 +148,24 @@ static int lease_file(const char *path)
 
 int main(int argc, char **argv)
 {
-	int r, listener, signals;
-	sigset_t set;
+	int r;
 
 	if (argc != 3)
 		return fail("usage: read-server FILE PORT", -EINVAL) != 0;
 	setlinebuf(stdout);
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signals = signalfd(-1, &set, SFD_CLOEXEC);
-	listener = rc_listen(argv[2]);
-	r = rc_dev_open(&dev);
-	if (r || signals < 0 || listener < 0)
-		return fail("device, signalfd or port", r ? r : listener < 0 ? listener : -errno) != 0;
+	server = (struct server){ .events = events, .message = client_message };
+	r = server_open(&server, argv[2]);
+	if (r)
+		return fail("device, signalfd or port", r) != 0;
 	r = lease_file(argv[1]);
 	if (!r) {
 		printf("ready\n");
-		r = serve(listener, signals);
+		r = server_run(&server, pinlease_ctx_fd(ctx));
 	}
 	/* From the lease outwards; each takes NULL. */
-	for_each_client(drop);
+	server_each(&server, drop);
 	if (pinlease_release(lease) || pinlease_file_close(file) || pinlease_ctx_free(ctx))
 		r = fail("the lease is still there", -EBUSY);
-	rc_dev_close(&dev);
+	server_close(&server);
 	return r ? 1 : 0;
 }
