@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Files that are not simply on a file system of the matrix: behind a bind mount, the backing
- * file of a loop device, in a user namespace, on FUSE. Each is guarded, or refused with its
+ * file of a loop device, in a user namespace, on FUSE or 9p. Each is guarded, or refused with its
  * reason; without a guard, by name, staged memory works everywhere.
  */
 #include "ut.h"
@@ -13,6 +13,7 @@
 #include <linux/loop.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -162,18 +163,38 @@ static void root_of_a_user_namespace_leases_what_is_its_own(void **state)
 	kt_call_end(call);
 }
 
-/* The server changes the file as it likes, and no lease of ours would tell. */
-static void fuse_is_refused_and_staged_without_a_guard(void **state)
+/*
+ * Somebody else may change the file as he likes, and no lease of ours would tell. A block of
+ * zeros on its way into a file of other bytes; the lease that was made for it.
+ */
+static struct pinlease *staged_without_a_guard(const char *path, struct pinlease_file **file)
 {
 	struct pinlease_opts opts = { .size = sizeof(opts),
 				      .backend = pinlease_uring_backend(),
 				      .backend_arg = u.ring };
+	struct pinlease *lease;
+	struct pinlease_why why;
+	int zero;
+
+	refused(path, PINLEASE_GUARD_AUTO, -EOPNOTSUPP, PINLEASE_WHY_FILESYSTEM);
+	refused(path, PINLEASE_GUARD_LEASE, -EOPNOTSUPP, PINLEASE_WHY_FILESYSTEM);
+	refused(path, PINLEASE_GUARD_SEAL, -EOPNOTSUPP, PINLEASE_WHY_NO_SEALS);
+	assert_int_equal(open_file(path, PINLEASE_WRITE, PINLEASE_GUARD_NONE, &why, file), 0);
+	assert_int_equal(pinlease_acquire(*file, 0, UT_LEN, &opts, &why, &lease), 0);
+	assert_int_equal(ut_info(lease).mode, PINLEASE_MODE_STAGED);
+	zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(pinlease_uring_read(u.ring, lease, UT_BLOCK, UT_BLOCK, zero, 0, 0), 0);
+	assert_int_equal(ut_take(&u).res, UT_BLOCK);
+	close(zero);
+	return lease;
+}
+
+static void fuse_is_refused_and_staged_without_a_guard(void **state)
+{
 	char dir[KT_PATH_MAX], path[KT_PATH_MAX + 8];
 	struct pinlease_file *file;
 	struct pinlease *lease;
-	struct pinlease_why why;
 	struct fusefs *fuse;
-	int zero;
 
 	(void)state;
 	snprintf(dir, sizeof(dir), "%.80s/fuse", fs.dir);
@@ -181,18 +202,8 @@ static void fuse_is_refused_and_staged_without_a_guard(void **state)
 	assert_int_equal(mkdir(dir, 0755), 0);
 	fuse = fusefs_start(dir, UT_LEN);
 	assert_non_null(fuse);
-	refused(path, PINLEASE_GUARD_AUTO, -EOPNOTSUPP, PINLEASE_WHY_FILESYSTEM);
-	refused(path, PINLEASE_GUARD_LEASE, -EOPNOTSUPP, PINLEASE_WHY_FILESYSTEM);
-	refused(path, PINLEASE_GUARD_SEAL, -EOPNOTSUPP, PINLEASE_WHY_NO_SEALS);
-
-	assert_int_equal(open_file(path, PINLEASE_WRITE, PINLEASE_GUARD_NONE, &why, &file), 0);
-	assert_int_equal(pinlease_acquire(file, 0, UT_LEN, &opts, &why, &lease), 0);
-	assert_int_equal(ut_info(lease).mode, PINLEASE_MODE_STAGED);
+	lease = staged_without_a_guard(path, &file);
 	assert_int_equal(((const char *)ut_view(lease).addr)[UT_LEN - 1], 'k');
-	zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(pinlease_uring_read(u.ring, lease, UT_BLOCK, UT_BLOCK, zero, 0, 0), 0);
-	assert_int_equal(ut_take(&u).res, UT_BLOCK);
-	close(zero);
 	assert_int_equal(fuse->data[UT_BLOCK], 'k');
 	assert_int_equal(pinlease_sync(lease, 0, 0, 0), 0);
 	assert_int_equal(fuse->data[UT_BLOCK], 0);
@@ -200,6 +211,25 @@ static void fuse_is_refused_and_staged_without_a_guard(void **state)
 	assert_true(atomic_load(&fuse->fsyncs) > 0);
 	ut_drop(lease, file);
 	fusefs_stop(fuse);
+}
+
+/* A folder of the machine that the guest runs on. */
+static void a_9p_share_is_refused_and_staged_without_a_guard(void **state)
+{
+	char path[KT_PATH_MAX];
+	struct pinlease_file *file;
+	struct pinlease *lease;
+
+	(void)state;
+	ut_file(path, getenv("PINLEASE_OUT"), "shared", UT_BLOCKS);
+	assert_int_equal(truncate(path, UT_LEN), 0);
+	lease = staged_without_a_guard(path, &file);
+	memset(ut_view(lease).addr, 'k', 1);
+	assert_int_equal(pinlease_sync(lease, 0, 0, 0), 0);
+	assert_int_equal(ut_stamp_at(path, 1), 0);
+	assert_int_equal(ut_stamp_at(path, 0), -1);
+	ut_drop(lease, file);
+	unlink(path);
 }
 
 static int setup(void **state)
@@ -217,8 +247,11 @@ static int teardown(void **state)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	const struct CMUnitTest shared[] = {
+		cmocka_unit_test(a_9p_share_is_refused_and_staged_without_a_guard),
+	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_bind_mount_is_the_file_itself),
 		cmocka_unit_test(the_backing_file_of_a_loop_device_is_in_use),
@@ -229,5 +262,10 @@ int main(void)
 	kt_init();
 	ut_need_root();
 	ut_need_uring();
+	if (argc == 2 && !strcmp(argv[1], "9p")) {
+		if (!getenv("PINLEASE_OUT"))
+			kt_skip("no folder of the host: run me in a guest");
+		return cmocka_run_group_tests(shared, setup, teardown);
+	}
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
