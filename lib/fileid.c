@@ -67,7 +67,7 @@ int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason
 	id->size = 0;
 	id->dev = st.dev;
 	id->ino = st.ino;
-	id->fs = fs_of(st.fs_magic);
+	id->fs = pl_sys_fs_is(fd, &st) ? fs_of(st.fs_magic) : PL_FS_FOREIGN;
 	id->page = id->fs == PL_FS_HUGETLBFS ? st.block : pl_sys_page_size();
 	id->dax = st.dax;
 	if (size)

@@ -66,6 +66,11 @@ int pl_sys_get_lease(int fd);			/* F_GETLEASE */
 int pl_sys_set_signal(int fd, int signo);	/* F_SETSIG */
 int pl_sys_set_owner(int fd, pid_t tid);	/* F_SETOWN_EX, F_OWNER_TID */
 int pl_sys_get_seals(int fd);
+/*
+ * Is the file on the kind of file system that statfs said? 9p passes on what its server
+ * lies on (v9fs_statfs in fs/9p/vfs_super.c; kernel_9p holds it).
+ */
+bool pl_sys_fs_is(int fd, const struct pl_sys_stat *st);
 int pl_sys_add_seals(int fd, int seals);
 
 /* fd < 0: anonymous. addr non-NULL: replaces what is there (MAP_FIXED). Shared file mapping otherwise. */

@@ -18,7 +18,7 @@ IN_DOCUMENT = re.compile(r"`((?:unit|kernel|sim|uring|rdma|doc|hazard|matrix|kil
 
 
 # A fact and its test in the documents: `executable`: `function`.
-HELD_BY = re.compile(r"`(kernel_[a-z_]+)`: `([a-z0-9_]+)`")
+HELD_BY = re.compile(r"`(kernel_[a-z0-9_]+)`: `([a-z0-9_]+)`")
 
 
 def check_functions(verdict, facts):
