@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#define HUGE (2u << 20)
 
 static struct ut u;
 static char path[KT_PATH_MAX];
@@ -131,11 +134,60 @@ static void what_seals_rule_out(void **state)
 	ut_drop(more, again);
 }
 
+/* Leases of huge pages: parts of the one mapping that was made before the seals, each at a huge page. */
+static void huge_pages_are_sealed_alike(void **state)
+{
+	struct pinlease_opts opts = { .size = sizeof(opts),
+				      .backend = pinlease_uring_backend(),
+				      .backend_arg = u.ring };
+	struct pinlease_why why = { 0 };
+	struct pinlease *half[2];
+	char byte = 1;
+	int huge, zero;
+
+	(void)state;
+	ut_pump_stop(&pump);
+	if (geteuid()) {
+		kt_note("only root makes huge pages");
+		return;
+	}
+	assert_int_equal(kt_hugepages(2), 0);
+	huge = memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | MFD_HUGE_2MB);
+	assert_true(huge >= 0);
+	assert_int_equal(ftruncate(huge, 2 * HUGE), 0);
+	ut_drop(lease, file);
+	assert_int_equal(pinlease_file_attach(u.ctx, huge, NULL, &why, &file), 0);
+	assert_int_equal(fcntl(huge, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+	assert_int_equal(pinlease_acquire(file, UT_BLOCK, UT_BLOCK, &opts, &why, &lease), -EINVAL);
+	assert_int_equal(why.reason, PINLEASE_WHY_ALIGNMENT);
+	assert_int_equal(pinlease_acquire(file, 0, HUGE, &opts, &why, &half[0]), 0);
+	assert_int_equal(pinlease_acquire(file, HUGE, HUGE, &opts, &why, &half[1]), 0);
+	assert_ptr_equal((char *)ut_view(half[0]).addr + HUGE, ut_view(half[1]).addr);
+	assert_int_equal(ut_view(half[1]).guard, PINLEASE_GUARD_SEAL);
+	assert_int_equal(ut_view(half[1]).mode, PINLEASE_MODE_PINNED);
+
+	memset(ut_view(half[1]).addr, 1, 2 * UT_BLOCK);
+	zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(pinlease_uring_read(u.ring, half[1], UT_BLOCK, UT_BLOCK, zero, 0, 0), 0);
+	assert_int_equal(ut_take(&u).res, UT_BLOCK);
+	close(zero);
+	assert_int_equal(pread(huge, &byte, 1, HUGE + UT_BLOCK), 1);
+	assert_int_equal(byte, 0);
+	assert_int_equal(pread(huge, &byte, 1, HUGE + UT_BLOCK - 1), 1);
+	assert_int_equal(byte, 1);
+	assert_int_equal(ftruncate(huge, HUGE), -1);
+	assert_int_equal(errno, EPERM);
+	assert_int_equal(pinlease_release(half[0]), 0);
+	lease = half[1];
+	close(huge);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(changes_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_seals_rule_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(huge_pages_are_sealed_alike, setup, teardown),
 	};
 
 	kt_init();
