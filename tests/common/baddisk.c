@@ -5,12 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fiemap.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -96,20 +93,11 @@ static int add_range(struct bad_disk *disk, uint64_t from, uint64_t len)
 /* Blocks that are written in place. */
 static int add_extents(struct bad_disk *disk, const char *path)
 {
-	_Alignas(8) char raw[sizeof(struct fiemap) + BAD_RANGES * sizeof(struct fiemap_extent)] = { 0 };
-	struct fiemap *map = (struct fiemap *)raw;
-	int fd = open(path, O_RDONLY | O_CLOEXEC), r;
-	uint32_t i;
+	struct kt_extent extent[KT_EXTENTS];
+	int n = kt_extents(path, extent, KT_EXTENTS), r = n < 0 ? n : n ? 0 : -ENODATA, i;
 
-	if (fd < 0)
-		return -errno;
-	map->fm_length = UINT64_MAX;
-	map->fm_flags = FIEMAP_FLAG_SYNC;
-	map->fm_extent_count = BAD_RANGES;
-	r = ioctl(fd, FS_IOC_FIEMAP, map) ? -errno : map->fm_mapped_extents ? 0 : -ENODATA;
-	close(fd);
-	for (i = 0; !r && i < map->fm_mapped_extents; i++)
-		r = add_range(disk, map->fm_extents[i].fe_physical, map->fm_extents[i].fe_length);
+	for (i = 0; !r && i < n; i++)
+		r = add_range(disk, extent[i].physical, extent[i].len);
 	return r;
 }
 

@@ -72,24 +72,28 @@ void cut_writer_make(struct cut_writer *w)
 	rt_assert(w->books && w->words, "out of memory");
 }
 
-static void *writer_main(void *arg)
+void cut_writer_step(struct cut_writer *w, uint32_t slot)
 {
-	struct cut_writer *w = arg;
-	uint32_t slot, seq, k;
+	uint32_t seq = atomic_load(&w->books->slot[slot].posted) + 1;
 	size_t i;
 	int r;
 
-	for (k = 0; !atomic_load(&w->stop); k++) {
-		slot = k % CUT_SLOTS;
-		seq = atomic_load(&w->books->slot[slot].posted) + 1;
-		for (i = 0; i < RT_SLOT / sizeof(*w->words); i++)
-			w->words[i] = rt_word(slot, seq);
-		atomic_store(&w->books->slot[slot].posted, seq);
-		r = w->write(w->arg, slot, w->words);
-		rt_assert(!r, "a write failed: %s", strerror(-r));
-		atomic_store(&w->books->slot[slot].acked, seq);
-		atomic_fetch_add(&w->books->acked, 1);
-	}
+	for (i = 0; i < RT_SLOT / sizeof(*w->words); i++)
+		w->words[i] = rt_word(slot, seq);
+	atomic_store(&w->books->slot[slot].posted, seq);
+	r = w->write(w->arg, slot, w->words);
+	rt_assert(!r, "a write failed: %s", strerror(-r));
+	atomic_store(&w->books->slot[slot].acked, seq);
+	atomic_fetch_add(&w->books->acked, 1);
+}
+
+static void *writer_main(void *arg)
+{
+	struct cut_writer *w = arg;
+	uint32_t k;
+
+	for (k = 0; !atomic_load(&w->stop); k++)
+		cut_writer_step(w, k % CUT_SLOTS);
 	return NULL;
 }
 

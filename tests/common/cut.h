@@ -37,6 +37,8 @@ struct cut_writer {
 
 /* Allocates the books, and words, RT_SLOT bytes on a page of their own. */
 void cut_writer_make(struct cut_writer *w);
+/* By hand: one write. */
+void cut_writer_step(struct cut_writer *w, uint32_t slot);
 void cut_writer_start(struct cut_writer *w);
 void cut_writer_stop(struct cut_writer *w);
 

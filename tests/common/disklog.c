@@ -124,8 +124,7 @@ uint64_t dl_random(struct dl_disk *disk, uint64_t below)
 	return disk->random % below;
 }
 
-/* What is zero stays a hole, so that images are quick to copy. */
-static int image_write(int fd, const unsigned char *data, uint64_t len, uint64_t at)
+int dl_write(int fd, const unsigned char *data, uint64_t len, uint64_t at)
 {
 	static const unsigned char zeros[PAGE];
 	off_t there;
@@ -153,7 +152,7 @@ static int image_write_some(struct dl_disk *disk, int fd, const struct dl_entry 
 	for (done = 0; !r && done < len; done += n) {
 		n = len - done < PAGE ? len - done : PAGE;
 		if (dl_random(disk, 2))
-			r = image_write(fd, e->data + done, n, e->sector * DL_SECTOR + done);
+			r = dl_write(fd, e->data + done, n, e->sector * DL_SECTOR + done);
 	}
 	return r;
 }
@@ -170,7 +169,7 @@ static int image_apply(const struct dl_disk *disk, int fd, const struct dl_entry
 		return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)len)
 			       ? -errno
 			       : 0;
-	return image_write(fd, e->data, len, at);
+	return dl_write(fd, e->data, len, at);
 }
 
 int dl_copy(int from, int to, uint64_t size)

@@ -60,6 +60,8 @@ struct dl_disk {
 	uint64_t random; /* never 0 */
 };
 
+/* Into an image, where what is zero stays a hole, so that images are quick to copy. */
+int dl_write(int fd, const unsigned char *data, uint64_t len, uint64_t at);
 /* The data of a sparse file; to is of that size then. */
 int dl_copy(int from, int to, uint64_t size);
 

@@ -62,6 +62,9 @@ int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib);
 int kt_fs_overlay(struct kt_fs *fs, const struct kt_fs *below); /* overlayfs, its layers folders of below */
 void kt_fs_drop(struct kt_fs *fs); /* early; otherwise done at exit */
 
+/* Run a program, args (NULL ends them) and one more; its stdout is dropped. -EIO if it fails. */
+int kt_run(const char *const *args, const char *last);
+
 /* Piece by piece, for devices that the test makes itself. mkfs as kt_fs_make does it. */
 unsigned int kt_fs_least_mib(const char *type);
 int kt_mkfs(const char *type, const char *device);
@@ -83,6 +86,13 @@ void kt_nfs_drop(struct kt_nfs *nfs);
 
 /* A loop device over image: an fd of it. The device is free again when nothing has it open any more. */
 int kt_loop(int image, char device[KT_DEVICE_MAX]);
+
+/* Where the blocks of a file are on the device: how many pieces, the first so many of them in extent. */
+struct kt_extent {
+	uint64_t logical, physical, len; /* bytes */
+};
+#define KT_EXTENTS 8u /* more are not asked for */
+int kt_extents(const char *path, struct kt_extent *extent, uint32_t max);
 
 /* Make dir/name of size bytes, written and synced (no holes), and put its path into path. */
 int kt_file(char path[KT_PATH_MAX], const char *dir, const char *name, size_t size);

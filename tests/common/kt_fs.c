@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/btrfs.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
 #include <spawn.h>
@@ -247,6 +249,25 @@ void kt_fs_forget(const char *type, const char *device)
 	snprintf(args.name, sizeof(args.name), "%s", device);
 	ioctl(fd, BTRFS_IOC_FORGET_DEV, &args);
 	close(fd);
+}
+
+int kt_extents(const char *path, struct kt_extent *extent, uint32_t max)
+{
+	_Alignas(8) char raw[sizeof(struct fiemap) + KT_EXTENTS * sizeof(struct fiemap_extent)] = { 0 };
+	struct fiemap *map = (struct fiemap *)raw;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return -errno;
+	map->fm_length = UINT64_MAX;
+	map->fm_flags = FIEMAP_FLAG_SYNC;
+	map->fm_extent_count = max < KT_EXTENTS ? max : KT_EXTENTS;
+	ret = ioctl(fd, FS_IOC_FIEMAP, map) ? -errno : (int)map->fm_mapped_extents;
+	close(fd);
+	for (int i = 0; i < ret; i++)
+		extent[i] = (struct kt_extent){ map->fm_extents[i].fe_logical, map->fm_extents[i].fe_physical,
+						map->fm_extents[i].fe_length };
+	return ret;
 }
 
 int kt_fs_make(struct kt_fs *fs, const char *type, unsigned int mib)

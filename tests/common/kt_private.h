@@ -24,8 +24,6 @@ struct kt_room {
 
 extern struct kt_room *kt_room;
 
-/* Run a program, args (NULL ends them) and one more; its stdout is dropped. -EIO if it fails. */
-int kt_run(const char *const *args, const char *last);
 int kt_write_number(const char *path, long long number);
 
 #endif
