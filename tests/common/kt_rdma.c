@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Queue pairs by hand. Timeouts are short (timeout 14: 67 ms, 3 retries), so that a
- * test whose peer went away ends in a third of a second and not in minutes.
+ * test whose peer went away ends in a third of a second and not in minutes; a patient one in
+ * eight seconds.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -148,13 +149,13 @@ static int to_rtr(const struct kt_rdma *rdma, struct kt_qp *q, const struct kt_e
 				      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 }
 
-static int to_rts(struct kt_qp *q)
+static int to_rts(const struct kt_rdma *rdma, struct kt_qp *q)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = q->ep.psn,
-		.timeout = 14,
-		.retry_cnt = 3,
+		.timeout = rdma->patient ? 18 : 14,
+		.retry_cnt = rdma->patient ? 7 : 3,
 		.rnr_retry = 3,
 		.max_rd_atomic = 16,
 	};
@@ -170,7 +171,7 @@ int kt_qp_connect(const struct kt_rdma *rdma, struct kt_qp *q, const struct kt_e
 
 	if (!ret)
 		ret = to_rtr(rdma, q, peer);
-	return ret ? ret : to_rts(q);
+	return ret ? ret : to_rts(rdma, q);
 }
 
 void kt_qp_drop(struct kt_qp *q)

@@ -23,6 +23,7 @@ struct kt_rdma {
 	enum ibv_mtu mtu; /* the port's active one */
 	bool odp;	  /* RC write and read through ODP are claimed */
 	bool windows;	  /* memory windows of type 1 can be made */
+	bool patient;	  /* set it where nobody dies: a starved guest does not cost a connection */
 };
 
 int kt_rdma_open(struct kt_rdma *rdma); /* -ENODEV: no device */

@@ -166,6 +166,7 @@ static void peer_open(struct peer_end *e)
 	size_t len = (size_t)RT_DEPTH * RT_SLOT;
 
 	rt_open(&e->dev);
+	e->dev.patient = e->books->patient;
 	e->buf = aligned_alloc(RT_SLOT, len);
 	rt_assert(e->buf, "out of memory");
 	memset(e->buf, 0, len);

@@ -51,6 +51,7 @@ struct rt_peer {			/* in kt_shared memory */
 	uint64_t addr;			/* the target, set while the peer is at rest */
 	uint32_t rkey, slots;		/* slots: it writes to the first so many */
 	bool quiet;			/* the judge names no writes */
+	bool patient;			/* as kt_rdma.patient; set before the peer is started */
 	_Atomic uint32_t error;		/* first bad completion status since it was connected */
 	_Atomic uint64_t acked;		/* writes acknowledged in all */
 	_Atomic uint64_t logged;

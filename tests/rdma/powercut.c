@@ -167,8 +167,10 @@ int main(int argc, char **argv)
 	cut_begin(&cut, argv[1], REC_DM, pl_rounds(PL_R_powercut_points));
 	arms[0].books = kt_shared(sizeof(*arms[0].books));
 	rt_assert(arms[0].books, "out of shared memory");
+	arms[0].books->patient = true;
 	peer = rt_peer_start(arms[0].books);
 	rt_open(&dev);
+	dev.patient = true;
 	rt_assert(!pinlease_ctx_new(NULL, &ctx), "ctx_new");
 	for (i = 0; i < ARMS; i++)
 		arm_add(&arms[i], &cut, ctx);

@@ -162,6 +162,7 @@ static void arm_books(struct arm *arm)
 	if (arm->remote) {
 		arm->books = kt_shared(sizeof(*arm->books));
 		rt_assert(arm->books, "out of shared memory");
+		arm->books->patient = true;
 		arm->peer = rt_peer_start(arm->books);
 	} else {
 		cut_writer_make(&arm->writer);
@@ -367,6 +368,7 @@ int main(void)
 	rt_require();
 	fs_make();
 	rt_open(&dev);
+	dev.patient = true;
 	rt_assert(!pinlease_ctx_new(NULL, &ctx), "ctx_new");
 	for (i = 0; i < ARMS; i++) {
 		if (arms[i].mode == PINLEASE_MODE_ODP && !dev.odp) {
