@@ -84,6 +84,7 @@ struct hazard_file {
 	struct pinlease *lease;
 	struct pinlease_view view;	/* of the last begin */
 	struct pinlease_why why;	/* of what was refused */
+	struct pinlease *failed;	/* was not restored by itself */
 	unsigned int lost;		/* events of that kind */
 };
 

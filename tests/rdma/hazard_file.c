@@ -140,9 +140,12 @@ static void file_events(struct hazard_file *f)
 		if (ev.type == PINLEASE_EV_LOST)
 			f->lost++;
 		else if (ev.type == PINLEASE_EV_RESTORE_FAILED)
-			pinlease_restore(ev.lease, NULL);
+			f->failed = ev.lease;
 		ev.size = sizeof(ev);
 	}
+	/* Once more each time: who shrank the file, or looks at it, may be at it still. */
+	if (f->failed && !pinlease_restore(f->failed, NULL))
+		f->failed = NULL;
 }
 
 /* The right to reach the file, and the keys. */
