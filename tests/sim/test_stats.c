@@ -155,9 +155,18 @@ static void test_buckets(struct world *w)
 		uint64_t ns;
 		unsigned int bucket;
 	} of[] = {
-		{ 0, 0 }, { 999, 0 }, { 1000, 1 }, { 1999, 1 }, { 2000, 2 }, { 3999, 2 }, { 4000, 3 },
-		{ 1024000, 11 }, { 1023999, 10 }, { UINT64_MAX, PINLEASE_STATS_BUCKETS - 1 },
-		{ 1000ull << 30, PINLEASE_STATS_BUCKETS - 1 }, { (1000ull << 30) - 1, 30 },
+		{ 0, 0 },
+		{ 999, 0 },
+		{ 1000, 1 },
+		{ 1999, 1 },
+		{ 2000, 2 },
+		{ 3999, 2 },
+		{ 4000, 3 },
+		{ 1024000, 11 },
+		{ 1023999, 10 },
+		{ UINT64_MAX, PINLEASE_STATS_BUCKETS - 1 },
+		{ 1000ull << 30, PINLEASE_STATS_BUCKETS - 1 },
+		{ (1000ull << 30) - 1, 30 },
 	};
 	struct pl_stats s;
 	size_t i;

@@ -25,7 +25,8 @@
 #include "kt_rdma.h"
 #include "rt.h"
 
-#define LEN (64u << 10)
+#define LEN	  (64u << 10)
+#define HUGE_PAGE (2u << 20)
 
 static const char *device;
 static struct kt_rdma rdma;
@@ -42,7 +43,8 @@ struct kind {
 	uint64_t size, hole_from;
 };
 
-static struct kt_fs fs;
+static struct kt_fs fs, below;
+static char devdax[KT_PATH_MAX];
 static int kept_fd = -1; /* of a memfd: its only name */
 static struct kt_call *opener;
 
@@ -54,6 +56,36 @@ static int make_file(const struct kind *k, char path[KT_PATH_MAX])
 	unlink(path);
 	r = kt_file(path, fs.dir, "probed", k->hole_from < k->size ? k->hole_from : k->size);
 	return r ? r : truncate(path, (off_t)k->size) ? -errno : 0;
+}
+
+/* hugetlbfs has no write(2): its pages come by touching them. */
+static int make_huge(const struct kind *k, char path[KT_PATH_MAX])
+{
+	int fd, r = 0;
+	char *p;
+
+	snprintf(path, KT_PATH_MAX, "%.64s/probed", fs.dir);
+	unlink(path);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (fd < 0 || ftruncate(fd, (off_t)k->size))
+		return -errno;
+	if (k->hole_from) {
+		p = mmap(NULL, k->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (p == MAP_FAILED)
+			r = -errno;
+		else
+			memset(p, 'k', k->size), munmap(p, k->size);
+	}
+	close(fd);
+	return r;
+}
+
+/* Nobody can make or remove it. */
+static int make_device(const struct kind *k, char path[KT_PATH_MAX])
+{
+	(void)k;
+	snprintf(path, KT_PATH_MAX, "%s", devdax);
+	return 0;
 }
 
 /* Another process has it open for reading: in the way of a write lease, not of a read lease. */
@@ -115,7 +147,8 @@ static void look(const struct kind *k, const char *path, struct traces *t)
 	memset(t, 0, sizeof(*t));
 	assert_true(fd >= 0);
 	assert_int_equal(fstat(fd, &t->st), 0);
-	assert_int_equal(pread(fd, t->data, k->size, 0), k->size);
+	if (S_ISREG(t->st.st_mode))
+		assert_int_equal(pread(fd, t->data, LEN, 0), k->size < LEN ? k->size : LEN);
 	t->seals = fcntl(fd, F_GET_SEALS);
 	memset(&t->st.st_atim, 0, sizeof(t->st.st_atim));
 	close(fd);
@@ -231,6 +264,31 @@ static void compare_auto(const struct kind *k, const struct pinlease_probe_auto 
 	assert_int_equal(info.mode_reason, a->mode_reason);
 }
 
+/* false: that kind cannot be had here. */
+static bool begin(const struct kind *k)
+{
+	uint64_t size;
+
+	if (!k->fs)
+		return true;
+	if (!strcmp(k->fs, "device-dax"))
+		return !kt_devdax(devdax, &size) && size >= k->size;
+	if (!strcmp(k->fs, "hugetlbfs") && kt_hugepages(8))
+		return false;
+	if (!strcmp(k->fs, "overlay"))
+		return !kt_fs_make(&below, "ext4", 64) && !kt_fs_overlay(&fs, &below);
+	return !kt_fs_make(&fs, k->fs, 64);
+}
+
+static void finish(const struct kind *k)
+{
+	unmake();
+	if (k->fs && strcmp(k->fs, "device-dax"))
+		kt_fs_drop(&fs);
+	if (k->fs && !strcmp(k->fs, "overlay"))
+		kt_fs_drop(&below);
+}
+
 static void test_kind(void **state)
 {
 	const struct kind *k = *state;
@@ -239,8 +297,8 @@ static void test_kind(void **state)
 	char path[KT_PATH_MAX];
 	int fd;
 
-	if (k->fs && kt_fs_make(&fs, k->fs, 64)) {
-		kt_note("%s cannot be made here", k->fs);
+	if (!begin(k)) {
+		kt_note("%s cannot be made here", k->name);
 		return;
 	}
 	make(k, path);
@@ -248,9 +306,10 @@ static void test_kind(void **state)
 	ask(path, k->size, &table);
 	look(k, path, &after);
 	assert_memory_equal(&before, &after, sizeof(before));
-	if (!opener && kept_fd < 0) {
+	if (k->make == make_file) {
 		/* No guard is left behind. */
 		fd = open(path, O_RDWR | O_CLOEXEC);
+		assert_int_equal(fcntl(fd, F_GETLEASE), F_UNLCK);
 		assert_int_equal(fcntl(fd, F_SETLEASE, F_WRLCK), 0);
 		close(fd);
 	}
@@ -260,9 +319,7 @@ static void test_kind(void **state)
 	assert_int_equal(table.auto_write.access, PINLEASE_WRITE);
 	compare_auto(k, &table.auto_read);
 	compare_auto(k, &table.auto_write);
-	unmake();
-	if (k->fs)
-		kt_fs_drop(&fs);
+	finish(k);
 }
 
 /* Both answers must have been seen often: a table that is all yes or all no compares nothing. */
@@ -291,6 +348,16 @@ static const struct kind kinds[] = {
 	ON("btrfs"),
 	{ .name = "a hole in tmpfs", .fs = "tmpfs", .make = make_file, .size = LEN, .hole_from = LEN / 2 },
 	{ .name = "a hole in ext4", .fs = "ext4", .make = make_file, .size = LEN, .hole_from = LEN / 2 },
+	ON("ext4_dax"),
+	ON("xfs_dax"),
+	ON("overlay"),
+	{ .name = "hugetlbfs",
+	  .fs = "hugetlbfs",
+	  .make = make_huge,
+	  .size = HUGE_PAGE,
+	  .hole_from = HUGE_PAGE },
+	{ .name = "a hole in hugetlbfs", .fs = "hugetlbfs", .make = make_huge, .size = HUGE_PAGE },
+	{ .name = "device-dax", .fs = "device-dax", .make = make_device, .size = HUGE_PAGE },
 	{ .name = "an odd size", .fs = "ext4", .make = make_file, .size = LEN - 4000, .hole_from = LEN },
 	{ .name = "an empty file", .fs = "ext4", .make = make_file, .size = 0 },
 	{ .name = "an opened file", .fs = "tmpfs", .make = make_opened, .size = LEN, .hole_from = LEN },
