@@ -410,7 +410,8 @@ void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen);
 
 /*
  * L_DIRTY_TOLD: off..off+len (relative to the lease) was or is being written; call
- * it between begin and end. 0; -ERANGE; -EINVAL without L_DIRTY_TOLD. Wait-free.
+ * it between begin and end. 0; -ERANGE: not in the lease, or, with L_FILL_NONE, not whole
+ * pages; -EINVAL without L_DIRTY_TOLD. Wait-free.
  */
 int pinlease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len);
 /*

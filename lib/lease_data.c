@@ -149,9 +149,15 @@ void pl_lease_write_back(struct pinlease *lease)
 
 int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
 {
+	uint64_t page = lease->file->id.page;
+
 	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD))
 		return -EINVAL;
 	if (off > lease->len || len > lease->len - off)
+		return -ERANGE;
+	/* What is around it on its pages would be written as zeros, which nobody has filled. */
+	if ((lease->flags & PINLEASE_L_FILL_NONE) &&
+	    (off % page || ((off + len) % page && off + len != lease->len)))
 		return -ERANGE;
 	/* In the modes that reach the file's own pages there is nothing to remember. */
 	if (pl_lease_writes_back(lease))

@@ -10,10 +10,33 @@
 
 #define FILL_BYTES (4ull << 20)
 #define WORD_BITS  64
+#define HUGE_BYTES (2ull << 20)
 
 static uint64_t staged_pages(const struct pl_staged *s, uint64_t bytes)
 {
 	return (bytes + s->page - 1) / s->page;
+}
+
+/*
+ * Where there is a choice, at an address that huge pages fit to: fewer pages to pin, and
+ * fewer entries in the device's tables. mmap(2) need not give one.
+ */
+static int staged_map(void *addr, uint64_t len, void **out)
+{
+	uint64_t spare = !addr && len >= HUGE_BYTES ? HUGE_BYTES : 0, head;
+	char *at;
+	int r = pl_sys_map(addr, len + spare, PROT_READ | PROT_WRITE, -1, 0, out);
+
+	if (r || !spare)
+		return r;
+	at = *out;
+	head = pl_round_up((uintptr_t)at, HUGE_BYTES) - (uintptr_t)at;
+	if (head)
+		pl_sys_unmap(at, head);
+	if (head < spare)
+		pl_sys_unmap(at + head + len, spare - head);
+	*out = at + head;
+	return 0;
 }
 
 int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
@@ -26,7 +49,7 @@ int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t l
 
 	if (writable && !dirty)
 		return -ENOMEM;
-	r = pl_sys_map(addr, map_len, PROT_READ | PROT_WRITE, -1, 0, &at);
+	r = staged_map(addr, map_len, &at);
 	if (r) {
 		pl_sys_free(dirty);
 		return r;
@@ -38,7 +61,7 @@ int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t l
 	r = pl_sys_advise(at, map_len, MADV_DONTFORK);
 	if (r && !addr)
 		pl_staged_free(s);
-	/* Fewer pages to pin; without it everything works the same. */
+	/* Before it is filled, so that filling already gets them; without it everything works the same. */
 	if (!r)
 		pl_sys_advise(at, map_len, MADV_HUGEPAGE);
 	return r;

@@ -114,10 +114,11 @@ static int submit(struct pinlease_uring *ring, const struct plu_request *want, u
 	ret = pinlease_dma_begin(want->lease, 1, &request.gen);
 	if (ret)
 		return ret;
-	/* -EINVAL: not a lease with DIRTY_TOLD; the range is checked below. */
+	/* -EINVAL: not a lease with DIRTY_TOLD. */
 	if (want->op == IORING_OP_READ_FIXED)
-		pinlease_mark_dirty(want->lease, off, want->len);
-	ret = place(ring, &request, off);
+		ret = pinlease_mark_dirty(want->lease, off, want->len);
+	if (ret != -ERANGE)
+		ret = place(ring, &request, off);
 	if (ret)
 		pinlease_dma_end(want->lease, 1, request.gen);
 	return ret;

@@ -35,6 +35,10 @@ struct bench_result {
 extern const struct bench_row bench_begin_end, bench_begin_end_2t;
 extern const struct bench_row bench_break_ext4, bench_break_tmpfs, bench_break_ext4_polled,
 	bench_break_tmpfs_polled;
+extern const struct bench_row bench_compare_writeback_0_ext4, bench_compare_writeback_10_ext4,
+	bench_compare_writeback_100_ext4, bench_sparse_writeback_ext4;
+extern const struct bench_row bench_compare_writeback_0_tmpfs, bench_compare_writeback_10_tmpfs,
+	bench_compare_writeback_100_tmpfs, bench_sparse_writeback_tmpfs;
 
 uint64_t bench_now(void);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */

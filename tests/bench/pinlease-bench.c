@@ -10,9 +10,22 @@
 #include "bench.h"
 #include "kt.h"
 
-static const struct bench_row *const rows[] = { &bench_begin_end,	  &bench_begin_end_2t,
-						&bench_break_ext4,	  &bench_break_tmpfs,
-						&bench_break_ext4_polled, &bench_break_tmpfs_polled };
+static const struct bench_row *const rows[] = {
+	&bench_begin_end,
+	&bench_begin_end_2t,
+	&bench_break_ext4,
+	&bench_break_tmpfs,
+	&bench_break_ext4_polled,
+	&bench_break_tmpfs_polled,
+	&bench_compare_writeback_0_ext4,
+	&bench_compare_writeback_10_ext4,
+	&bench_compare_writeback_100_ext4,
+	&bench_sparse_writeback_ext4,
+	&bench_compare_writeback_0_tmpfs,
+	&bench_compare_writeback_10_tmpfs,
+	&bench_compare_writeback_100_tmpfs,
+	&bench_sparse_writeback_tmpfs,
+};
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 

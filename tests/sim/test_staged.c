@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -310,6 +311,57 @@ static void test_fill_none(struct world *w)
 	world_close(w);
 }
 
+/* Whole pages only: what is around a part of one would be written as zeros. */
+static void test_fill_none_told(struct world *w)
+{
+	const struct pinlease_opts o = { .mode = PINLEASE_MODE_STAGED,
+					 .flags = PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD |
+						  PINLEASE_L_MANUAL };
+	struct pinlease *lease;
+	const uint64_t tail = 319 * SIM_PAGE;
+	static char data[WORLD_SIZE];
+	char was[3 * SIM_PAGE];
+	FILE *f;
+
+	world_open(w, PINLEASE_WRITE);
+	assert_int_equal(truncate(w->path, (off_t)tail + 100), 0);
+	lease = world_lease(w, 0, tail + 100, &o);
+	assert_int_equal(pinlease_mark_dirty(lease, 1, SIM_PAGE - 1), -ERANGE);
+	assert_int_equal(pinlease_mark_dirty(lease, 0, SIM_PAGE + 1), -ERANGE);
+	world_write(lease, 2 * SIM_PAGE, SIM_PAGE, 23);
+	assert_int_equal(pinlease_mark_dirty(lease, 2 * SIM_PAGE, SIM_PAGE), 0);
+	world_write(lease, tail, 100, 24);
+	assert_int_equal(pinlease_mark_dirty(lease, tail, 100), 0);
+	/* A failed fdatasync makes more than was told dirty, but never what nobody has filled. */
+	sim_fail("datasync", 1, -EIO, 1);
+	assert_int_equal(pinlease_sync(lease, 0, 0, 0), -EIO);
+	assert_int_equal(world_info(lease).dirty_bytes, SIM_PAGE + 100);
+	world_opener_in(sim_open(w->path, O_RDWR), SHORT_NS);
+	assert_true(sim_file_is(w->path, 0, 2 * SIM_PAGE, 1));
+	assert_true(sim_file_is(w->path, 2 * SIM_PAGE, SIM_PAGE, 23));
+	assert_true(sim_file_is(w->path, tail, 100, 24));
+	f = fopen(w->path, "r");
+	assert_int_equal(fread(was, 1, sizeof(was), f), sizeof(was));
+	assert_int_equal(fread(was, 1, sizeof(was), f), sizeof(was));
+	fclose(f);
+	sim_fill(data, WORLD_SIZE, 1);
+	assert_memory_equal(was, data + 3 * SIM_PAGE, sizeof(was));
+	world_close(w);
+}
+
+static void o_writes(const char *path)
+{
+	struct sim_opener *o = sim_open(path, O_RDWR);
+	char page[SIM_PAGE];
+	int fd = open(path, O_WRONLY);
+
+	assert_true(sim_opener_wait(o, SIM_S));
+	sim_fill(page, sizeof(page), 25);
+	assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
+	close(fd);
+	sim_opener_end(o);
+}
+
 static void test_read_only(struct world *w)
 {
 	const struct pinlease_opts o = { .mode = PINLEASE_MODE_STAGED, .access = PINLEASE_READ };
@@ -321,6 +373,11 @@ static void test_read_only(struct world *w)
 	assert_int_equal(sim_calls("pwrite"), 0);
 	world_reach(lease, PINLEASE_ACTIVE);
 	assert_true(sim_filled(world_view(lease).addr, WORLD_SIZE / 2, 1));
+	/* What another process has written since, it shows. */
+	o_writes(w->path);
+	world_reach(lease, PINLEASE_ACTIVE);
+	assert_true(sim_filled(world_view(lease).addr, SIM_PAGE, 25));
+	assert_int_equal(sim_calls("pwrite"), 0);
 	world_close(w);
 }
 
@@ -379,6 +436,7 @@ int main(void)
 		world_test(test_end_in_the_middle_of_a_page),
 		world_test(test_told),
 		world_test(test_fill_none),
+		world_test(test_fill_none_told),
 		world_test(test_read_only),
 		world_test(test_in_place_of_a_mapping),
 		world_test(test_overlap),

@@ -277,6 +277,53 @@ static void takes_the_place_of_a_mapping(void **state)
 	assert_int_equal(munmap(map, PAGES * PAGE), 0);
 }
 
+/* kB of huge pages in the mapping that holds addr. */
+static unsigned long huge_kb(const void *addr)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long start, stop, kb = 0;
+	bool here = false;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &stop) == 2)
+			here = (uintptr_t)addr >= start && (uintptr_t)addr < stop;
+		else if (here && sscanf(line, "AnonHugePages: %lu", &kb) == 1)
+			break;
+	}
+	fclose(f);
+	return kb;
+}
+
+/* From where huge pages fit, and filling gets them, if they are to be had at all. */
+static void huge_pages_fit(void **state)
+{
+	struct scene *c = *state;
+	struct pl_fill_error at;
+	struct pl_staged s[3];
+	void *probe = NULL;
+	unsigned int i;
+
+	assert_int_equal(ftruncate(c->fd, 8 << 20), 0);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(pl_staged_new(&s[i], NULL, 0, (6 << 20) + 4096 * i, PAGE, true), 0);
+		assert_int_equal((uintptr_t)s[i].addr % (2 << 20), 0);
+		assert_int_equal(pl_staged_fill(&s[i], c->fd, NULL, NULL, &at), 0);
+		((char *)s[i].addr)[(6 << 20) + 4096 * i - 1] = 1;
+	}
+	assert_int_equal(posix_memalign(&probe, 2 << 20, 8 << 20), 0);
+	madvise(probe, 8 << 20, MADV_HUGEPAGE);
+	memset(probe, 1, 8 << 20);
+	if (huge_kb(probe) >= 6 << 10)
+		assert_true(huge_kb(s[0].addr) >= 2 << 10);
+	else
+		printf("no huge pages to be had: only the alignment was looked at\n");
+	free(probe);
+	for (i = 0; i < 3; i++)
+		pl_staged_free(&s[i]);
+}
+
 static void read_only_has_no_bits(void **state)
 {
 	struct pl_staged s;
@@ -405,6 +452,7 @@ int main(void)
 		TEST(written_to_its_place),
 		TEST(a_short_write_goes_on),
 		TEST(takes_the_place_of_a_mapping),
+		TEST(huge_pages_fit),
 		TEST(read_only_has_no_bits),
 		TEST(granules_are_coarse),
 		TEST(unfilled_pages_stay_out),
