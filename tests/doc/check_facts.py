@@ -33,6 +33,16 @@ def check_functions(verdict, facts):
         verdict.bad(TOP / f"tests/kernel/{program}.c", f"{name} holds no documented fact")
 
 
+def check_hazards(verdict, names):
+    """Every hazard has its line: who described it, what bare comes to, and what the library does."""
+    path = TOP / "docs/hazards.md"
+    lines = set(re.findall(r"\| `(hazard_[a-z0-9_]+)` \|$", path.read_text(), re.M))
+    there = {name for name in names if name.startswith("hazard_")}
+    verdict.count("hazards", len(there & lines))
+    for name in sorted(there - lines):
+        verdict.bad(path, f"has no line of {name}")
+
+
 def known(names, name):
     """name may stand for a family: rounds_* or a prefix that further names continue."""
     return any(one == name or one.startswith(name.rstrip("*").rstrip("_") + "_") for one in names)
@@ -58,8 +68,9 @@ def main():
             verdict.bad("docs", f"no {name}")
         elif not any(path == facts for path, _ in named):
             verdict.bad(facts, "names no test")
+    check_hazards(verdict, names)
     check_functions(verdict, sorted((TOP / "docs").glob("*-facts.md")))
-    verdict.close(("tests", 20), ("names", 5), ("facts", 50))
+    verdict.close(("tests", 20), ("names", 5), ("facts", 50), ("hazards", 5))
 
 
 main()
