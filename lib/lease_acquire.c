@@ -176,7 +176,7 @@ static void lease_unmap(struct pinlease *lease)
 
 	pl_lease_unreserve(lease);
 	if (lease->staged.addr && applications)
-		pl_staged_unmap_back(&lease->staged, file->fd, lease->map.prot);
+		pl_staged_unmap_back(&lease->staged, file->fd, lease->map.prot, pl_fileid_pmem(&file->id));
 	else if (lease->staged.addr)
 		pl_staged_free(&lease->staged);
 	if (applications)

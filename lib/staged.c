@@ -87,11 +87,14 @@ void pl_staged_free(struct pl_staged *s)
 	staged_forget(s);
 }
 
-int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot)
+/* Nobody tells whether the application's mapping had MAP_SYNC: it would miss it, and not mind it. */
+int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot, bool pmem)
 {
+	int r = pmem ? pl_sys_map_sync(s->addr, s->map_len, prot, fd, s->file_off) : -EOPNOTSUPP;
 	void *at;
-	int r = pl_sys_map(s->addr, s->map_len, prot, fd, s->file_off, &at);
 
+	if (r)
+		r = pl_sys_map(s->addr, s->map_len, prot, fd, s->file_off, &at);
 	staged_forget(s);
 	return r;
 }

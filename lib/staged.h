@@ -38,8 +38,8 @@ int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t l
  */
 int pl_staged_unfilled(struct pl_staged *s);
 void pl_staged_free(struct pl_staged *s);
-/* As pl_staged_free, and the file is mapped in its place. */
-int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot);
+/* As pl_staged_free, and the file is mapped in its place; pmem: with MAP_SYNC, if that can be. */
+int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot, bool pmem);
 /* Reads the file; zeros beyond its end. stop is asked between pieces: true is -EAGAIN. -errno and *at. */
 int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at);
 

@@ -242,6 +242,13 @@ int pl_sys_map(void *addr, size_t len, int prot, int fd, uint64_t off, void **ou
 	return 0;
 }
 
+int pl_sys_map_sync(void *addr, size_t len, int prot, int fd, uint64_t off)
+{
+	int flags = MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED;
+
+	return mmap(addr, len, prot, flags, fd, (off_t)off) == MAP_FAILED ? -errno : 0;
+}
+
 int pl_sys_unmap(void *addr, size_t len)
 {
 	return sys_ret(munmap(addr, len));

@@ -75,6 +75,8 @@ int pl_sys_add_seals(int fd, int seals);
 
 /* fd < 0: anonymous. addr non-NULL: replaces what is there (MAP_FIXED). Shared file mapping otherwise. */
 int pl_sys_map(void *addr, size_t len, int prot, int fd, uint64_t off, void **out);
+/* In place of what is mapped at addr, shared, with MAP_SYNC; refused there may be nothing at addr. */
+int pl_sys_map_sync(void *addr, size_t len, int prot, int fd, uint64_t off);
 int pl_sys_unmap(void *addr, size_t len);
 int pl_sys_advise(void *addr, size_t len, int advice);
 int pl_sys_msync(void *addr, size_t len);	/* MS_SYNC */

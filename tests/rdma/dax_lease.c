@@ -287,6 +287,55 @@ static void test_file_odp(void **state)
 	kt_fs_drop(&fs);
 }
 
+/* Does the mapping at addr have MAP_SYNC? The kernel says "sf" then. */
+static bool is_sync(const void *addr)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long start, end;
+	bool here = false, sync = false;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = (uintptr_t)addr >= start && (uintptr_t)addr < end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			sync = strstr(line, " sf") != NULL;
+	}
+	fclose(f);
+	return sync;
+}
+
+/* Staged in place of the application's mapping of a file, which comes back as it was. */
+static void test_file_own_mapping(void **state)
+{
+	struct pinlease_opts o = { .access = PINLEASE_WRITE, .mode = PINLEASE_MODE_STAGED };
+	char path[KT_PATH_MAX];
+	struct bench b;
+	uint8_t *map;
+	int fd;
+
+	(void)state;
+	assert_int_equal(kt_fs_make(&fs, "ext4_dax", 64), 0);
+	assert_int_equal(kt_file(path, fs.dir, "own", FULL), 0);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	map = mmap(NULL, FULL, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+	assert_true(map != MAP_FAILED);
+	assert_true(is_sync(map));
+	assert_int_equal(pinlease_file_attach(ctx, fd, NULL, NULL, &b.file), 0);
+	o.addr = map;
+	bench_take(&b, 0, &o);
+	assert_ptr_equal(b.view.addr, map);
+	assert_false(is_sync(map));
+	write_and_sync(&b, 5 * PAGE, PAGE, 0x7c);
+	bench_close(&b);
+	assert_true(is_sync(map));
+	assert_int_equal(map[5 * PAGE], 0x7c);
+	munmap(map, FULL);
+	close(fd);
+	kt_fs_drop(&fs);
+}
+
 static int setup(void **state)
 {
 	uint64_t size;
@@ -321,6 +370,7 @@ int main(void)
 		cmocka_unit_test(test_device_read),
 		cmocka_unit_test(test_device_own_mapping),
 		cmocka_unit_test(test_file_odp),
+		cmocka_unit_test(test_file_own_mapping),
 	};
 
 	kt_init();

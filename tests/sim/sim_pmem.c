@@ -98,6 +98,16 @@ int pl_sys_datasync(int fd)
 	return fdatasync(fd) ? -errno : 0;
 }
 
+int pl_sys_map_sync(void *addr, size_t len, int prot, int fd, uint64_t off)
+{
+	int r = sim_enter("map_sync", SIM_MEMORY | SIM_STEP);
+	void *at;
+
+	if (!r && sim.dax != SIM_DAX_FILES && sim.dax != SIM_DAX_DEVICE)
+		r = -EOPNOTSUPP;
+	return r ? r : pl_sys_map(addr, len, prot, fd, off, &at);
+}
+
 /* pmem.h */
 
 int pl_pmem_device(int fd, uint64_t *size, uint64_t *alignment)

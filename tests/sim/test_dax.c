@@ -232,6 +232,7 @@ static void own_mapping(struct world *w, enum sim_dax dax, uint32_t mode)
 	assert_true(sim_file_is(w->path, SIM_PAGE, SIM_PAGE, 49));
 	assert_true(sim_durable(w->path, 0, WORLD_SIZE));
 	world_close(w);
+	assert_int_equal(sim_calls("map_sync"), mode == PINLEASE_MODE_STAGED);
 	assert_true(sim_filled((char *)o.addr + SIM_PAGE, SIM_PAGE, 49));
 	pl_sys_unmap(o.addr, WORLD_SIZE);
 	pl_sys_close(fd);

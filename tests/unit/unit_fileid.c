@@ -42,6 +42,31 @@ static void a_replaced_fd_is_another_file(void **state)
 	close(other);
 }
 
+static void its_size_is_asked_for(void **state)
+{
+	struct pl_fileid id, device = { .fs = PL_FS_DEVDAX, .size = 88 };
+	int fd = unit_memfd(12345), other = unit_memfd(1);
+	uint64_t size = 77;
+	uint32_t reason;
+
+	(void)state;
+	assert_int_equal(pl_fileid_get(fd, &id, NULL, &reason), 0);
+	assert_false(pl_fileid_pmem(&id));
+	assert_int_equal(ftruncate(fd, 54321), 0);
+	assert_int_equal(pl_fileid_size(fd, &id, &size), 0);
+	assert_int_equal(size, 54321);
+	assert_int_equal(pl_fileid_size(other, &id, &size), -EBADF);
+	assert_int_equal(size, 54321);
+	/* stat(2) says 0 for a device: what it was found to have. */
+	device.dev = id.dev;
+	device.ino = id.ino;
+	assert_true(pl_fileid_pmem(&device));
+	assert_int_equal(pl_fileid_size(fd, &device, &size), 0);
+	assert_int_equal(size, 88);
+	close(fd);
+	close(other);
+}
+
 static void refuse(int fd, int err, uint32_t why)
 {
 	struct pl_fileid id = { .ino = 77 };
@@ -86,6 +111,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_files),
 		cmocka_unit_test(a_replaced_fd_is_another_file),
+		cmocka_unit_test(its_size_is_asked_for),
 		cmocka_unit_test(what_is_no_regular_file),
 		cmocka_unit_test(unknown_is_foreign),
 	};
