@@ -9,8 +9,10 @@
 static void choice_check_file(const struct pinlease_file *file, uint32_t access, struct pl_choice *c)
 {
 	bool write = access == PINLEASE_WRITE;
+	/* By our guard, or before: under another guard, by name, its owner's seals hold as well. */
+	bool sealed = file->guard.ops->kind == PINLEASE_GUARD_SEAL || file->came_sealed;
 
-	if (c->mode == PINLEASE_MODE_STAGED && write && file->guard.ops->kind == PINLEASE_GUARD_SEAL) {
+	if (c->mode == PINLEASE_MODE_STAGED && write && sealed) {
 		c->err = -EOPNOTSUPP;
 		c->reason = PINLEASE_WHY_STAGED_SEALED;
 	} else if (c->mode == PINLEASE_MODE_STAGED && write && file->id.fs == PL_FS_HUGETLBFS) {

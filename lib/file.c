@@ -51,9 +51,9 @@ static int file_map_base(struct pinlease_file *file, uint64_t size, struct pinle
 {
 	int r;
 
+	file->came_sealed = pl_guard_came_sealed(file->fd);
 	if (file->guard.ops != &pl_guard_seal)
 		return 0;
-	file->came_sealed = pl_guard_came_sealed(file->fd);
 	if (file->came_sealed && file->access == PINLEASE_WRITE)
 		return 0;
 	if (!size)

@@ -139,6 +139,22 @@ static void seals_cannot_be_taken_off_or_added_after_f_seal_seal(void **state)
 	drop(&s);
 }
 
+static void seals_are_added_through_a_descriptor_that_may_write(void **state)
+{
+	struct sealed s = make(F_SEAL_SHRINK);
+	char path[32];
+	int reader;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", s.fd);
+	reader = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(reader >= 0);
+	assert_refused(fcntl(reader, F_ADD_SEALS, F_SEAL_GROW), EPERM);
+	assert_int_equal(fcntl(reader, F_GET_SEALS), F_SEAL_SHRINK);
+	close(reader);
+	drop(&s);
+}
+
 static void a_file_with_a_name_cannot_be_sealed(void **state)
 {
 	char path[KT_PATH_MAX];
@@ -168,6 +184,7 @@ int main(void)
 		cmocka_unit_test(a_shared_mapping_made_after_is_read_only_for_ever),
 		cmocka_unit_test(f_seal_write_is_refused_while_a_writable_mapping_lives),
 		cmocka_unit_test(seals_cannot_be_taken_off_or_added_after_f_seal_seal),
+		cmocka_unit_test(seals_are_added_through_a_descriptor_that_may_write),
 		cmocka_unit_test(a_file_with_a_name_cannot_be_sealed),
 	};
 

@@ -132,6 +132,16 @@ static void what_seals_rule_out(void **state)
 	opts.addr = ut_view(lease).addr;
 	assert_int_equal(pinlease_acquire(again, 0, UT_LEN, &opts, &why, &more), 0);
 	ut_drop(more, again);
+	/* A guard asked for by name changes nothing about the seals. */
+	file_opts.guard = PINLEASE_GUARD_NONE;
+	assert_int_equal(pinlease_file_attach(u.ctx, memfd, &file_opts, &why, &again), 0);
+	opts.mode = PINLEASE_MODE_STAGED;
+	assert_int_equal(pinlease_acquire(again, 0, UT_LEN, &opts, &why, &more), -EOPNOTSUPP);
+	assert_int_equal(why.reason, PINLEASE_WHY_STAGED_SEALED);
+	opts.addr = NULL;
+	assert_int_equal(pinlease_acquire(again, 0, UT_LEN, &opts, &why, &more), -EPERM);
+	assert_int_equal(why.reason, PINLEASE_WHY_SEALED);
+	assert_int_equal(pinlease_file_close(again), 0);
 }
 
 /* Leases of huge pages: parts of the one mapping that was made before the seals, each at a huge page. */
