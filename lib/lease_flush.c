@@ -6,6 +6,9 @@
  * Nothing holds up who marks, so a device that is faster than the disk for long gets past
  * it, and a break then keeps what it cannot write in time (LOST).
  *
+ * One runs at a time in a ctx. A disk may hold it up for long, and then the other workers
+ * are still there to write back what is broken.
+ *
  * It writes as a sync does, beside traffic and without fdatasync: what it marks again
  * because operations are in flight stays dirty. It never takes more than a fifth of the
  * time, so that a lease whose operations never pause is not written for nothing all along.
@@ -76,6 +79,10 @@ void pl_file_flush_run(struct pl_work *work)
 	struct pl_list *pos;
 	bool again = false;
 
+	if (atomic_exchange(&file->env->flushing, true)) {
+		pl_agenda_queue(&file->env->agenda, work, start + FLUSH_NS, PL_NEVER, true);
+		return;
+	}
 	pthread_mutex_lock(&file->lock);
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
@@ -86,6 +93,7 @@ void pl_file_flush_run(struct pl_work *work)
 		flush_lease(lease, share);
 		again = true;
 	}
+	atomic_store(&file->env->flushing, false);
 	now = pl_sys_now();
 	file->flushing = again;
 	if (again)

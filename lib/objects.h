@@ -47,6 +47,7 @@ struct pl_env {
 	struct pl_registry registry;
 	struct pl_notices notices;
 	struct pl_disks disks;
+	_Atomic bool flushing;		/* one flusher at a time: a break must find a worker */
 	struct pl_log log;
 	struct pl_stats stats;
 	int signo;

@@ -299,6 +299,51 @@ static void test_flusher_beside_release(struct world *w)
 	flusher_beside(w, true);
 }
 
+#define FILES 4
+
+/* However many files are flushed, and however slowly, a worker is free for a break. */
+static void test_flushers_leave_workers(struct world *w)
+{
+	const char *names[FILES] = { "a", "b", "c", "d" };
+	struct pinlease_opts o = { .size = sizeof(o), .mode = PINLEASE_MODE_STAGED };
+	struct pinlease_file *file[FILES];
+	struct pinlease *lease[FILES];
+	struct pinlease *idle;
+	unsigned int i;
+
+	sim_break_time(2);
+	world_open(w, PINLEASE_WRITE);
+	idle = world_lease(w, 0, SIM_PAGE, &staged);
+	o.flags = PINLEASE_L_DIRTY_TOLD;
+	o.pd = w->pd;
+	o.ibv_access = IBV_ACCESS_REMOTE_WRITE;
+	for (i = 0; i < FILES; i++) {
+		assert_int_equal(pinlease_file_open(w->ctx, sim_file(names[i], 4 * MIB), NULL, NULL,
+						    &file[i]), 0);
+		assert_int_equal(pinlease_acquire(file[i], 0, 4 * MIB, &o, NULL, &lease[i]), 0);
+		write_told(lease[i], 0, 4 * MIB, 48);
+	}
+	sim_slow("pwrite", 100 * SIM_MS);
+	while (!sim_written())
+		sim_sleep(10 * SIM_MS);
+	sim_sleep(SIM_S);
+	/* Its own page, and the piece that the others may be at. */
+	world_opener_in(sim_open(w->path, O_RDWR), 150 * SIM_MS);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_REVOKED);
+	assert_int_equal(pinlease_release(idle), 0);
+	world_forget(w, idle);
+	/* All of them come to it. */
+	sim_slow("pwrite", 0);
+	sim_sleep(20 * SIM_S);
+	for (i = 0; i < FILES; i++) {
+		assert_int_equal(world_info(lease[i]).dirty_bytes, 0);
+		assert_int_equal(pinlease_release(lease[i]), 0);
+		assert_int_equal(pinlease_file_close(file[i]), 0);
+	}
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -314,6 +359,7 @@ int main(void)
 		world_test(test_flusher_fails),
 		world_test(test_flusher_beside_break),
 		world_test(test_flusher_beside_release),
+		world_test(test_flushers_leave_workers),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
