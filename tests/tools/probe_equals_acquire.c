@@ -25,6 +25,9 @@
 #include "kt_rdma.h"
 #include "rt.h"
 
+/* A peer that may write makes all staged memory dirty: a trial must not write it back. */
+#define REMOTE (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE)
+
 #define LEN	  (64u << 10)
 #define HUGE_PAGE (2u << 20)
 
@@ -163,7 +166,7 @@ static void with_device(struct ibv_pd **pd, const struct pinlease_backend **back
 
 static void ask(const char *path, uint64_t len, struct pinlease_probe_result *out)
 {
-	struct pinlease_probe_opts o = { .size = sizeof(o), .len = len };
+	struct pinlease_probe_opts o = { .size = sizeof(o), .len = len, .ibv_access = REMOTE };
 	struct pinlease_event ev = { .size = sizeof(ev) };
 	struct pinlease_why why = { .reason = 0 };
 	int r;
@@ -184,12 +187,14 @@ static int32_t really(const char *path, uint64_t len, uint32_t guard, uint32_t m
 		      struct pinlease_why *why, struct pinlease_lease_info *info)
 {
 	struct pinlease_file_opts fo = { .size = sizeof(fo), .access = access, .guard = guard };
-	struct pinlease_opts o = { .size = sizeof(o), .mode = mode };
+	struct pinlease_opts o = { .size = sizeof(o), .mode = mode, .ibv_access = REMOTE };
 	struct pinlease_file *file;
 	struct pinlease *lease;
 	int32_t r;
 
 	memset(why, 0, sizeof(*why));
+	if (access == PINLEASE_READ)
+		o.ibv_access = IBV_ACCESS_REMOTE_READ;
 	with_device(&o.pd, &o.backend, &o.backend_arg);
 	r = pinlease_file_open(ctx, path, &fo, why, &file);
 	if (r)

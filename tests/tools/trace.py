@@ -22,8 +22,9 @@ from terminal import Failure, check, run, skip
 ARGUMENTS = {"file_state": 5, "lease_state": 6}
 NOP = 0x90
 # What one break of a file with one lease looks like, from its acquire to its end.
-ARROWS = ["lease acquired", "file break", "lease break", "lease drained", "file let go", "lease let go", "file rearm",
-          "file taken", "lease restored", "lease break", "lease drained", "lease released", "file closed"]
+ARROWS = ["INIT to ACTIVE: acquired", "file: break", "ACTIVE to BREAKING: break", "BREAKING to FENCING: drained",
+          "file: let go", "FENCING to REVOKED: let go", "file: rearm", "file: taken", "REVOKED to ACTIVE: restored",
+          "ACTIVE to BREAKING: break", "BREAKING to FENCING: drained", "FENCING to CLOSED: released", "file: closed"]
 
 
 def sections(path):
@@ -128,9 +129,9 @@ def test_timeline(library, ctl, script):
         text = tracer.end()
     print(text)
     lines = re.findall(r"^(\d+) +(\d*) +(\d+) +(\S+) +(file|inode) (\S+)(.*): ([a-z ]+)$", text, flags=re.M)
-    ours = [("lease" if " lease " in rest else "file", arrow, int(ns), int(us))
+    ours = [(" ".join(rest.split()[-3:]) if " lease " in rest else "file", arrow, int(ns), int(us))
             for ns, us, pid, _, _, _, rest, arrow in lines if int(pid) == holder]
-    check([f"{kind} {arrow}" for kind, arrow, *_ in ours] == ARROWS, f"{[o[:2] for o in ours]}")
+    check([f"{kind}: {arrow}" for kind, arrow, *_ in ours] == ARROWS, f"{[o[:2] for o in ours]}")
     check([o[2] for o in ours] == sorted(o[2] for o in ours), "out of order")
     began, let_go = ours[1], ours[4]
     check(began[3] == 0 and 0 <= let_go[3] <= (let_go[2] - began[2]) / 1000 + 1, f"{began} {let_go}")

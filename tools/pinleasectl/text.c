@@ -163,6 +163,13 @@ static void say_dax(const struct ctl_asked *a, char *buf, size_t size)
 
 static void say_open(const struct ctl_asked *a, char *buf, size_t size)
 {
+	/* Without --force the file is opened with O_NONBLOCK. */
+	if (a->why->sys_errno == EAGAIN) {
+		SAY("somebody whom /proc/locks does not show here, in another pid namespace perhaps, holds a "
+		    "lease on "
+		    "the file; ask again when it has let go, or wait for it with --force");
+		return;
+	}
 	SAY("the file could not be opened for %s: %s", a->access == PINLEASE_READ ? "reading" : "writing",
 	    strerror(a->why->sys_errno ? a->why->sys_errno : -a->err));
 }
