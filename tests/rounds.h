@@ -16,6 +16,7 @@ PL_ROUNDS(powercut_points, 25, 100)	/* rdma, uring: power cuts, syncs of a lease
 PL_ROUNDS(random_kills, 100, 1000)	/* uring: owners killed at any moment */
 PL_ROUNDS(signal_rounds, 20, 200)	/* uring: breaks beside signals of the application */
 PL_ROUNDS(change_gaps, 20, 200)	/* uring: punches beside the traffic of another lease */
+PL_ROUNDS(hazard_scrubs, 3, 30)	/* rdma: scrubs after syncs beside traffic */
 PL_ROUNDS(hazard_odp_ops, 150, 600)	/* rdma: writes and reads, in each place, bare and with the library */
 PL_ROUNDS(powercut_dax_points, 10, 100)	/* rdma: the same on persistent memory */
 PL_ROUNDS(mass_files, 2000, 2000)	/* uring, unit: files broken at once */
