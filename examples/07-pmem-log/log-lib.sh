@@ -48,7 +48,7 @@ log_holds() {
 make_pmem() {
 	[ -b /dev/pmem0 ] && [ "$(id -u)" = 0 ] || return 1
 	mkdir "$work/dax"
-	mkfs.ext4 -q -F -b 4096 /dev/pmem0 > "$work/err" 2>&1 &&
+	mkfs.ext4 -q -F -b 4096 -E nodiscard /dev/pmem0 > "$work/err" 2>&1 &&
 		mount -o dax=always /dev/pmem0 "$work/dax" || fail "no ext4-dax"
 	[ "$(stat -f -c %T "$work/dax")" = ext2/ext3 ] || fail "$work/dax is not ext4"
 	dax_file=$work/dax/log

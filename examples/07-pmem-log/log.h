@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define LOG_TEXT_MAX 4096u	   /* bytes in a record */
-#define LOG_SPACE_MAX (16ull << 20) /* of the file that the log may take */
+#define LOG_SPACE_MAX (4ull << 20)  /* of the file that the log may take */
 
 struct log_record {
 	uint32_t magic, len; /* len: of text */

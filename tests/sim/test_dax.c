@@ -244,6 +244,56 @@ static void test_own_mapping(struct world *w)
 	own_mapping(w, SIM_DAX_FILES, PINLEASE_MODE_STAGED);
 }
 
+/* Every allocation of an acquire fails once; nothing is left behind (sim_end), and then it works. */
+static void out_of_memory(struct world *w, enum sim_dax dax, const struct pinlease_opts *o)
+{
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *lease = NULL;
+	unsigned int n, failed = 0;
+	int r = -ENOMEM;
+
+	dax_open(w, dax, PINLEASE_WRITE);
+	for (n = 1; r; n++) {
+		sim_fail_class(SIM_MEMORY, n, -ENOMEM, 1);
+		r = world_acquire(w, 0, WORLD_SIZE, o, &why, &lease);
+		sim_clear();
+		failed += r != 0;
+		assert_true(!r || r == -ENOMEM);
+		assert_in_range(n, 1, 50);
+	}
+	assert_true(failed >= 3);
+	world_write(lease, 0, SIM_PAGE, 50);
+	assert_int_equal(pinlease_sync(lease, 0, 0, 0), 0);
+	assert_true(sim_durable(w->path, 0, WORLD_SIZE));
+	world_close(w);
+}
+
+static void test_out_of_memory(struct world *w)
+{
+	out_of_memory(w, SIM_DAX_FILES, &staged);
+	out_of_memory(w, SIM_DAX_FILES, &odp);
+	out_of_memory(w, SIM_DAX_DEVICE, &staged);
+	out_of_memory(w, SIM_DAX_DEVICE, NULL);
+}
+
+/* Staged memory is copied to pages that acquire has faulted in: a full disk is its error, and no SIGBUS. */
+static void test_faulted_in(struct world *w)
+{
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *lease = NULL;
+	unsigned int n;
+
+	dax_open(w, SIM_DAX_FILES, PINLEASE_WRITE);
+	for (n = 1; n < 10 && why.stage != PINLEASE_AT_ALLOCATE; n++) {
+		sim_fail("advise", n, -EHWPOISON, 1);
+		world_acquire(w, n * SIM_PAGE, SIM_PAGE, &staged, &why, &lease);
+		sim_clear();
+	}
+	assert_int_equal(why.stage, PINLEASE_AT_ALLOCATE);
+	assert_int_equal(why.reason, PINLEASE_WHY_IO);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -253,6 +303,8 @@ int main(void)
 		world_test(test_static_elsewhere), world_test(test_read_only),
 		world_test(test_break_and_restore), world_test(test_cut_file),
 		world_test(test_own_mapping),
+		world_test(test_out_of_memory),
+		world_test(test_faulted_in),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
