@@ -104,21 +104,34 @@ static void errors(void **state)
 	close(fd);
 }
 
+/* By what it is and not by where it was: a sanitizer may have put memory of its own there. */
+static bool memfd_is_mapped(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	bool found = false;
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f))
+		found |= strstr(line, "/memfd:") != NULL;
+	if (f)
+		fclose(f);
+	return found;
+}
+
 static void not_inherited(void **state)
 {
 	struct pl_pmem *pmem;
-	unsigned char vec;
 	int fd = memfd();
 	pid_t pid;
 
 	(void)state;
 	assert_int_equal(pl_pmem_map(fd, PAGE, HUGE, true, &pmem), 0);
-	assert_int_equal(mincore(pmem->addr, PAGE, &vec), 0);
+	assert_true(memfd_is_mapped());
 	pid = fork();
 	assert_true(pid >= 0);
-	/* In front of it there is the rest of the huge page, mapped with it. */
+	/* Nor the rest of the huge page in front of it, which is mapped with it. */
 	if (!pid)
-		_exit(!mincore(pmem->addr, PAGE, &vec) || !mincore((char *)pmem->addr - PAGE, PAGE, &vec));
+		_exit(memfd_is_mapped());
 	assert_int_equal(unit_wait_child(pid), 0);
 	pl_pmem_unmap(pmem);
 	close(fd);

@@ -82,6 +82,8 @@ static void *load(const char *path, struct calls *c)
 {
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 
+	if (!library)
+		fprintf(stderr, "%s\n", dlerror());
 	need(library);
 	LOOK_UP(library, c, ctx_new);
 	LOOK_UP(library, c, ctx_free);
