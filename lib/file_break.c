@@ -38,19 +38,13 @@ static uint64_t break_until(const struct pinlease_file *file, const struct pinle
 
 static void break_lease(struct pinlease_file *file, struct pinlease *lease, uint64_t now)
 {
-	uint64_t until = break_until(file, lease, now);
+	enum pinlease_state state = pl_lease_state(lease);
 
-	switch (pl_lease_state(lease)) {
-	case PINLEASE_ACTIVE:
-		pl_lease_break(lease, file->cause, until, 0, lease->now_len);
-		break;
-	case PINLEASE_BREAKING:
+	if (state == PINLEASE_ACTIVE)
+		pl_lease_break(lease, file->cause, break_until(file, lease, now), 0, lease->now_len);
+	else if (state == PINLEASE_BREAKING)
 		/* By a release, or a change of our own: that was not under the kernel's clock. */
-		lease->until_ns = pl_min_u64(lease->until_ns, until);
-		break;
-	default:
-		break;
-	}
+		lease->until_ns = pl_min_u64(lease->until_ns, break_until(file, lease, now));
 }
 
 bool pl_file_mark(struct pinlease_file *file)

@@ -26,8 +26,9 @@ static uint64_t flush_share(struct pinlease *lease)
 {
 	uint64_t share;
 
-	if (!lease->reserved || !(lease->flags & PINLEASE_L_DIRTY_TOLD) ||
-	    pl_lease_state(lease) != PINLEASE_ACTIVE)
+	/* The state first: before it is ACTIVE the rest is its acquire's. */
+	if (pl_lease_state(lease) != PINLEASE_ACTIVE || !lease->reserved ||
+	    !(lease->flags & PINLEASE_L_DIRTY_TOLD))
 		return PL_NEVER;
 	share = pl_disk_share(lease->file->disk, lease->len, pl_lease_window(lease));
 	return share < lease->len ? share : PL_NEVER;

@@ -141,7 +141,9 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len, lease_pages(lease),
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
+		pthread_mutex_lock(&lease->file->lock);
 		lease->staged.len = lease->now_len;
+		pthread_mutex_unlock(&lease->file->lock);
 		/*
 		 * What LOST had kept is dropped here; an attempt that got no guard has kept it. What
 		 * else is dirty was lost on its way from the file to the disk: a sync writes it again.
@@ -171,7 +173,10 @@ static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 			   r == -ENODATA ? PINLEASE_WHY_SHRUNK : PINLEASE_WHY_FD_REPLACED, r);
 		return r;
 	}
+	/* pinlease_lease_info() and a notice look at it in any state. */
+	pthread_mutex_lock(&lease->file->lock);
 	lease->now_len = pl_min_u64(lease->len, size - lease->off);
+	pthread_mutex_unlock(&lease->file->lock);
 	return 0;
 }
 

@@ -7,6 +7,7 @@ ctl.py PINLEASECTL HEADER
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,8 +224,18 @@ def test_hold_refused():
         check(holder.wait(30) == 0, f"SIGTERM: exit status {holder.returncode}")
 
 
-def doctor(prefix=()):
-    result = run([*prefix, CTL, "doctor", "--json"])
+def for_everybody():
+    """A copy of the program with its libraries that a user without rights can reach; the tree may be root's own."""
+    folder = tempfile.mkdtemp(prefix="pinleasectl-", dir="/tmp")
+    os.chmod(folder, 0o755)
+    libraries = [line.split()[2] for line in run(["ldd", CTL]).stdout.decode().splitlines() if "libpinlease" in line]
+    for path in (CTL, *libraries):
+        shutil.copy(path, folder)
+    return folder
+
+
+def doctor(prefix=(), program=CTL):
+    result = run([*prefix, program, "doctor", "--json"])
     found = json.loads(result.stdout.decode())
     members("doctor", found, {"kernel": str, "devices": int, "ok": bool, "checks": list})
     for one in found["checks"]:
@@ -251,7 +262,10 @@ def test_doctor_rights():
     if os.geteuid():
         print("        (not seen: without root no rights can be taken away)")
         return
-    plain, _ = doctor(("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"))
+    folder = for_everybody()
+    plain, _ = doctor(("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups",
+                       "env", f"LD_LIBRARY_PATH={folder}"), os.path.join(folder, os.path.basename(CTL)))
+    shutil.rmtree(folder)
     check(plain["cap_lease"]["verdict"] == "note" and plain["cap_lease"]["value"] == "no", f"{plain}")
     # Its own mount namespace: the machine's sysctl stays.
     switched_off = os.path.join(DIRECTORY, "zero")

@@ -131,8 +131,11 @@ static int namespace_root(const void *arg)
 	struct pinlease_ctx *ctx;
 
 	/* Dumpable again, or /proc/self would be root's. */
-	if (setresuid(1000, 1000, 1000) || prctl(PR_SET_DUMPABLE, 1) || unshare(CLONE_NEWUSER) ||
-	    write_map("uid_map", 1000))
+	if (setresuid(1000, 1000, 1000) || prctl(PR_SET_DUMPABLE, 1))
+		return 1;
+	if (unshare(CLONE_NEWUSER))
+		return -errno;
+	if (write_map("uid_map", 1000))
 		return 1;
 	if (geteuid() || pinlease_ctx_new(NULL, &ctx))
 		return 2;
@@ -159,7 +162,10 @@ static void root_of_a_user_namespace_leases_what_is_its_own(void **state)
 	call = kt_call_start(namespace_root, &n, sizeof(n));
 	assert_non_null(call);
 	assert_int_equal(kt_call_done(call, SOON), 1);
-	assert_int_equal(call->ret, 0);
+	if (call->ret == -EPERM || call->ret == -ENOSPC)
+		kt_note("no user namespaces: in a chroot, or switched off");
+	else
+		assert_int_equal(call->ret, 0);
 	kt_call_end(call);
 }
 
