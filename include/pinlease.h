@@ -16,8 +16,8 @@
  * you do not use 0; a size the library cannot know is -EINVAL, set bytes beyond
  * what it knows -E2BIG. In a forked child every call answers -ECHILD and every
  * free only frees memory. NULL where an object is needed is -EINVAL; freeing NULL
- * is 0. Overview: pinlease(7); states, modes, guards: pinlease_states(7),
- * pinlease_modes(7), pinlease_guards(7).
+ * is 0. Overview: pinlease(7); states, modes, guards, durability: pinlease_states(7),
+ * pinlease_modes(7), pinlease_guards(7), pinlease_durability(7).
  */
 #ifndef PINLEASE_H
 #define PINLEASE_H
@@ -416,8 +416,8 @@ void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen);
 int pinlease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len);
 /*
  * What was ordered before it is durable when it returns 0. off, len relative to the
- * lease; len 0 = to the end; flags 0. Beside traffic: staged and pinned leases do
- * not quiesce. -EAGAIN: not ACTIVE, or a break came in the middle; -EIO, -ENOSPC,
+ * lease; len 0 = to the end; flags 0. Beside traffic: no mode quiesces,
+ * pinlease_durability(7). -EAGAIN: not ACTIVE, or a break came in the middle; -EIO, -ENOSPC,
  * -EDQUOT: the data is dirty still, try again or pinlease_save. May block.
  */
 int pinlease_sync(struct pinlease *lease, uint64_t off, uint64_t len, uint32_t flags);
