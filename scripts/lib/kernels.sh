@@ -13,6 +13,7 @@
 # $PL_CACHE/kernels/series-<series>		the version last found for it
 
 PL_RELEASE=bookworm		# 6.1 is its kernel, 6.12 comes with its security updates
+PL_NEXT_RELEASE=trixie		# 6.12 is its kernel: for machines without the former
 PL_BACKPORTS=trixie-backports	# the newest kernels
 PL_LOOK_AGAIN_DAYS=7		# a cached kernel is used for so long before apt is asked again
 PL_APT=$PL_CACHE/apt
@@ -93,12 +94,11 @@ private_apt() {
 # Done once in a run at most, however many kernels it needs.
 private_lists() {
 	[ -z "${pl_lists_fetched:-}" ] || return 0
+	local suites="$PL_RELEASE $PL_BACKPORTS"
 	rm -rf "$PL_APT/sources"
 	mkdir -p "$PL_APT/sources" "$PL_APT/lists/partial" "$PL_APT/cache/archives/partial"
-	private_source $PL_RELEASE "$PL_RELEASE $PL_BACKPORTS" ||
-		die "the machine's apt sources have no entry for $PL_RELEASE main"
-	private_source $PL_RELEASE-security $PL_RELEASE-security ||
-		say "the machine's apt sources have no $PL_RELEASE-security: 6.12 kernels come from there"
+	private_source $PL_RELEASE-security $PL_RELEASE-security || suites="$suites $PL_NEXT_RELEASE"
+	private_source $PL_RELEASE "$suites" || die "the machine's apt sources have no entry for $PL_RELEASE main"
 	say "asking apt which kernels there are"
 	private_apt apt-get update > "$PL_APT/update.log" 2>&1 || return 1
 	pl_lists_fetched=1

@@ -99,15 +99,38 @@ static void load_line(char *line, const char *kind, size_t column)
 	snprintf(rows[row_count++].outcome, TABLE_TEXT, "%s", outcome);
 }
 
+/* As the kernel writes itself, "6.12": comparable; 0 if it is none. */
+static unsigned long version_of(const char *kernel)
+{
+	char *end;
+	unsigned long major = strtoul(kernel, &end, 10);
+
+	return *end == '.' ? major << 16 | strtoul(end + 1, NULL, 10) : 0;
+}
+
+/* Its own, or, where the archives have gone on to a newer kernel, that of the newest before it. */
+static size_t column_of(const char *kernel)
+{
+	size_t column, best = COLUMNS;
+
+	for (column = 0; column < COLUMNS; column++) {
+		if (!strcmp(columns[column], kernel))
+			return column;
+		if (version_of(columns[column]) && version_of(columns[column]) < version_of(kernel))
+			best = column;
+	}
+	if (best < COLUMNS)
+		printf("no column for %s: held to that of %s\n", kernel, columns[best]);
+	return best;
+}
+
 void mx_table_load(const char *kernel, const char *kind)
 {
 	FILE *f = fopen(MX_TABLE, "re");
 	char *line = NULL;
-	size_t size = 0, column = 0;
+	size_t size = 0, column = column_of(kernel);
 
 	rt_assert(f, "%s: %s", MX_TABLE, strerror(errno));
-	while (column < COLUMNS && strcmp(columns[column], kernel))
-		column++;
 	rt_assert(column < COLUMNS, "no column for %s", kernel);
 	while (getline(&line, &size, f) > 0)
 		if (line[0] != '#' && line[0] != '\n')
