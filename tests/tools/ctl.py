@@ -267,6 +267,16 @@ def test_doctor_rights():
                        "env", f"LD_LIBRARY_PATH={folder}"), os.path.join(folder, os.path.basename(CTL)))
     shutil.rmtree(folder)
     check(plain["cap_lease"]["verdict"] == "note" and plain["cap_lease"]["value"] == "no", f"{plain}")
+    check(plain["cap_sys_resource"]["verdict"] == "note", f"{plain}")
+    # CAP_SYS_ADMIN lets descriptors fly as well.
+    admin, _ = doctor(("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"))
+    check(admin["cap_sys_resource"]["value"] == "no" and admin["cap_sys_resource"]["verdict"] == "ok", f"{admin}")
+    # All capabilities of a namespace, and none that the kernel asks for.
+    if run(["unshare", "-U", "-r", "true"]).returncode:
+        print("        (no user namespaces: in a chroot, or switched off)")
+    else:
+        inside, _ = doctor(("unshare", "-U", "-r"))
+        check(inside["cap_lease"]["value"] == inside["cap_ipc_lock"]["value"] == "no", f"{inside}")
     # Its own mount namespace: the machine's sysctl stays.
     switched_off = os.path.join(DIRECTORY, "zero")
     with open(switched_off, "w", encoding="ascii") as file:

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -20,11 +21,22 @@
 #define SIGNALS_FEW	 1024u
 #define FILES_FEW	 4096u
 
+/* PROC_USER_INIT_INO of the kernel: the initial user namespace is the one that has this number. */
+#define FIRST_USER_NAMESPACE 0xeffffffdu
+
+/*
+ * For leases, locked memory and descriptors in flight the kernel asks capable(): what root
+ * of another user namespace has in capget(2) does not count. Without such namespaces there
+ * is no file to look at.
+ */
 static bool has_cap(int cap)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	struct stat st;
 
+	if (!stat("/proc/self/ns/user", &st) && st.st_ino != FIRST_USER_NAMESPACE)
+		return false;
 	memset(data, 0, sizeof(data));
 	if (syscall(SYS_capget, &head, data))
 		return false;
@@ -110,11 +122,17 @@ static void check_sigpending(struct doctor *d)
 		doctor_say(d, "sigpending", value, DOCTOR_OK, "");
 }
 
+/* Either will do, see too_many_unix_fds() in the kernel. */
+static bool in_flight_is_free(void)
+{
+	return has_cap(CAP_SYS_RESOURCE) || has_cap(CAP_SYS_ADMIN);
+}
+
 /* A leased file takes a descriptor, its anchor's, and one in flight, which counts for all of a user's
  * processes. */
 static void check_nofile(struct doctor *d)
 {
-	bool exempt = has_cap(CAP_SYS_RESOURCE) || has_cap(CAP_SYS_ADMIN);
+	bool exempt = in_flight_is_free();
 	struct rlimit limit = { .rlim_cur = 0 };
 	char value[48], text[256];
 
@@ -130,18 +148,19 @@ static void check_nofile(struct doctor *d)
 	doctor_say(d, "nofile", value, DOCTOR_NOTE, text);
 }
 
-static void check_cap(struct doctor *d, int cap, const char *name, const char *without)
+/* needed: false if something else does as well. */
+static void check_cap(struct doctor *d, int cap, const char *name, bool needed, const char *without)
 {
-	bool has = has_cap(cap);
+	bool has = has_cap(cap), ok = has || !needed;
 
-	doctor_say(d, name, has ? "yes" : "no", has ? DOCTOR_OK : DOCTOR_NOTE, has ? "" : without);
+	doctor_say(d, name, has ? "yes" : "no", ok ? DOCTOR_OK : DOCTOR_NOTE, ok ? "" : without);
 }
 
 static void check_rights(struct doctor *d)
 {
-	check_cap(d, CAP_LEASE, "cap_lease", "only files of this user can be leased");
-	check_cap(d, CAP_IPC_LOCK, "cap_ipc_lock", "the limit memlock counts");
-	check_cap(d, CAP_SYS_RESOURCE, "cap_sys_resource",
+	check_cap(d, CAP_LEASE, "cap_lease", true, "only files of this user can be leased");
+	check_cap(d, CAP_IPC_LOCK, "cap_ipc_lock", true, "the limit memlock counts");
+	check_cap(d, CAP_SYS_RESOURCE, "cap_sys_resource", !in_flight_is_free(),
 		  "the limit nofile counts for descriptors in flight, one a leased file");
 }
 
