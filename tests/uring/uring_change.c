@@ -23,6 +23,10 @@
 #define GAP_MAX	   3	/* times the gap without a punch */
 #define WINDOW	   50	/* completions, at least, in which the longest gap is looked for */
 
+#ifndef FALLOC_FL_WRITE_ZEROES
+#define FALLOC_FL_WRITE_ZEROES 0x80 /* since Linux 6.17 */
+#endif
+
 enum touched { NEITHER = 0, FIRST = 1, BOTH = 3 };
 
 static const struct {
@@ -35,6 +39,7 @@ static const struct {
 	{ FALLOC_FL_ZERO_RANGE, FIRST },
 	{ FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, FIRST },
 	{ FALLOC_FL_UNSHARE_RANGE, FIRST },
+	{ FALLOC_FL_WRITE_ZEROES, FIRST },
 	{ FALLOC_FL_COLLAPSE_RANGE, BOTH },
 	{ FALLOC_FL_INSERT_RANGE, BOTH },
 };

@@ -97,6 +97,9 @@ static void changes_are_refused(void **state)
 	assert_int_equal(ask(punch), -EPERM);
 	assert_int_equal(ask(overwrite), -EPERM);
 	assert_int_equal(pinlease_file_truncate(file, UT_LEN / 2), -EPERM);
+	assert_int_equal(
+		pinlease_file_allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, UT_BLOCK),
+		-EPERM);
 	ut_pump_more(&pump, 200);
 	view = ut_view(lease);
 	assert_int_equal(view.guard, PINLEASE_GUARD_SEAL);
