@@ -29,7 +29,7 @@ void pl_agenda_fini(struct pl_agenda *s)
 
 void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work))
 {
-	*work = (struct pl_work){ .run = run, .again = PL_NEVER };
+	*work = (struct pl_work){ .run = run };
 }
 
 static struct pl_heap *heap_of(struct pl_agenda *s, const struct pl_work *work)
@@ -56,9 +56,9 @@ void pl_agenda_queue(struct pl_agenda *s, struct pl_work *work, uint64_t due, ui
 	}
 	work->deadline = deadline;
 	if (work->running) {
-		work->again = pl_min_u64(work->again, due);
+		work->node.key = pl_min_u64(work->node.key, due);
 		work->again_slow = slow;
-	} else if (!work->node.queued) {
+	} else if (!pl_heap_queued(&work->node)) {
 		agenda_push(s, work, due, slow);
 	} else if (!work->ready && due < work->node.key) {
 		pl_heap_remove(&s->waiting, &work->node);
@@ -71,7 +71,7 @@ void pl_agenda_cancel(struct pl_agenda *s, struct pl_work *work)
 {
 	pthread_mutex_lock(&s->lock);
 	work->cancelled = true;
-	if (work->node.queued)
+	if (pl_heap_queued(&work->node))
 		pl_heap_remove(heap_of(s, work), &work->node);
 	while (work->running)
 		pl_sys_cond_wait(&s->idle, &s->lock, PL_NEVER);
@@ -118,7 +118,7 @@ static void agenda_run(struct pl_agenda *s, struct pl_work *work)
 	bool slow = work->slow;
 
 	work->running = true;
-	work->again = PL_NEVER;
+	work->node.key = PL_NEVER;
 	s->slow_running += slow;
 	pthread_mutex_unlock(&s->lock);
 	work->run(work);
@@ -126,8 +126,8 @@ static void agenda_run(struct pl_agenda *s, struct pl_work *work)
 	if (slow && s->slow_running-- == s->workers - 1 && pl_heap_first(&s->slow))
 		pthread_cond_signal(&s->wake);
 	work->running = false;
-	if (work->again != PL_NEVER && !work->cancelled)
-		agenda_push(s, work, work->again, work->again_slow);
+	if (work->node.key != PL_NEVER && !work->cancelled)
+		agenda_push(s, work, work->node.key, work->again_slow);
 	pthread_cond_broadcast(&s->idle);
 }
 

@@ -15,10 +15,9 @@
 #include "heap.h"
 
 struct pl_work {
-	struct pl_heap_node node;
+	struct pl_heap_node node; /* its key, while running: when it is due again; PL_NEVER: not */
 	uint64_t deadline;
 	void (*run)(struct pl_work *work);
-	uint64_t again;		/* queued while it ran: due then; PL_NEVER: not */
 	bool slow, ready, running, cancelled;
 	bool again_slow;
 };

@@ -51,18 +51,20 @@ bool pl_event_put(struct pl_event_queue *q, struct pl_event_box *box, const stru
 	pthread_mutex_lock(&q->lock);
 	first = pl_list_empty(&q->boxes);
 	if (box_forget(box, (uint8_t)ev->type) && fence)
-		before = s->a;
+		before = s->n;
 	s->gen = ev->gen;
 	s->err = (int16_t)ev->err;
 	s->cause = (uint8_t)ev->cause;
 	/* Cut-off operations nobody has been told of yet add up over a coalesced event. */
-	s->a = fence ? before + ev->in_flight : ev->off;
-	s->b = fence ? ev->lost_bytes : ev->len;
-	if (ev->type == PINLEASE_EV_BREAK)
+	s->n = fence ? before + ev->in_flight : ev->len;
+	if (ev->type == PINLEASE_EV_BREAK) {
+		box->break_off = ev->off;
 		box->deadline_ns = ev->deadline_ns;
+	}
 	if (ev->type == PINLEASE_EV_LOST) {
 		box->lost_off = ev->off;
 		box->lost_len = ev->len;
+		box->lost_bytes = ev->lost_bytes;
 	}
 	box->order[box->count++] = (uint8_t)ev->type;
 	if (pl_list_empty(&box->link))
@@ -94,18 +96,18 @@ static void box_take(struct pl_event_box *box, struct pinlease_event *ev)
 	ev->gen = s->gen;
 	ev->err = s->err;
 	ev->cause = s->cause;
-	if (type == PINLEASE_EV_REVOKED || type == PINLEASE_EV_LOST) {
-		ev->in_flight = s->a;
-		ev->lost_bytes = s->b;
-	} else {
-		ev->off = s->a;
-		ev->len = s->b;
-	}
-	if (type == PINLEASE_EV_BREAK)
+	if (type == PINLEASE_EV_REVOKED || type == PINLEASE_EV_LOST)
+		ev->in_flight = s->n;
+	else
+		ev->len = s->n;
+	if (type == PINLEASE_EV_BREAK) {
+		ev->off = box->break_off;
 		ev->deadline_ns = box->deadline_ns;
+	}
 	if (type == PINLEASE_EV_LOST) {
 		ev->off = box->lost_off;
 		ev->len = box->lost_len;
+		ev->lost_bytes = box->lost_bytes;
 	}
 }
 

@@ -20,7 +20,7 @@ struct pl_event_queue {
 };
 
 struct pl_event_slot {
-	uint64_t a, b; /* BREAK: off, len; REVOKED, LOST: in_flight, lost_bytes; RESTORED: off, len */
+	uint64_t n; /* REVOKED, LOST: in_flight; else len */
 	uint32_t gen;
 	int16_t err;
 	uint8_t cause;
@@ -29,8 +29,8 @@ struct pl_event_slot {
 struct pl_event_box {
 	struct pl_list link;
 	struct pl_event_slot slot[PL_EVENT_KINDS];
-	uint64_t deadline_ns;	/* of the BREAK */
-	uint64_t lost_off, lost_len; /* of the LOST */
+	uint64_t break_off, deadline_ns;
+	uint64_t lost_off, lost_len, lost_bytes;
 	uint8_t order[PL_EVENT_KINDS];
 	uint8_t count;
 };

@@ -29,11 +29,11 @@ static uint64_t break_until(const struct pinlease_file *file, const struct pinle
 	uint64_t limit = atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed), drain;
 
 	if (limit == PL_NEVER)
-		return pl_add_sat(now, lease->deadline_ns);
+		return pl_add_sat(now, pl_lease_deadline(lease));
 	/* What has to be written back afterwards needs its time, too. */
-	drain = lease->reserved ? pl_budget_drain(file->disk, limit, lease->deadline_ns)
+	drain = lease->reserved ? pl_budget_drain(file->disk, limit, pl_lease_deadline(lease))
 				: limit - pl_budget_margin(limit);
-	return pl_min_u64(pl_add_sat(now, lease->deadline_ns), file->unbroken_ns + drain);
+	return pl_min_u64(pl_add_sat(now, pl_lease_deadline(lease)), file->unbroken_ns + drain);
 }
 
 static void break_lease(struct pinlease_file *file, struct pinlease *lease, uint64_t now)
@@ -225,7 +225,8 @@ static bool file_give_up(struct pinlease_file *file, int err, uint64_t now)
 		lease = pl_container(pos, struct pinlease, link);
 		if (!pl_lease_wants(lease))
 			continue;
-		if (err == -EAGAIN && (!lease->restore_ns || now - lease->revoked_ns < lease->restore_ns)) {
+		if (err == -EAGAIN &&
+		    (!lease->restore_ms || now - lease->revoked_ns < lease->restore_ms * PL_NS_PER_MS)) {
 			wanted = true;
 			continue;
 		}

@@ -24,7 +24,7 @@ struct change {
 
 static bool change_touches(const struct change *c, const struct pinlease *lease)
 {
-	return lease->off < c->end && lease->off + lease->len > c->off;
+	return lease->range.off < c->end && lease->range.off + lease->range.len > c->off;
 }
 
 /* Calls fn for every lease the change touches. */
@@ -43,13 +43,14 @@ static void change_each(struct pinlease_file *file, const struct change *c,
 
 static void change_break(struct pinlease *lease, const struct change *c)
 {
-	uint64_t off = pl_sub_sat(c->off, lease->off), end = pl_min_u64(c->end - lease->off, lease->now_len);
+	uint64_t off = pl_sub_sat(c->off, lease->range.off),
+		 end = pl_min_u64(c->end - lease->range.off, lease->now_len);
 
 	if (pl_lease_state(lease) != PINLEASE_ACTIVE)
 		return;
 	lease->waited = true;
 	off = pl_min_u64(off, end);
-	pl_lease_break(lease, PINLEASE_BY_OWNER, pl_sys_now() + lease->deadline_ns, off, end - off);
+	pl_lease_break(lease, PINLEASE_BY_OWNER, pl_sys_now() + pl_lease_deadline(lease), off, end - off);
 }
 
 static void change_look(struct pinlease *lease, const struct change *c)

@@ -52,18 +52,24 @@ static struct pl_heap_node *heap_merge_siblings(struct pl_heap_node *first)
 	return root;
 }
 
+static void heap_set_root(struct pl_heap *heap, struct pl_heap_node *root)
+{
+	heap->root = root;
+	if (root)
+		root->prev = root;
+}
+
 void pl_heap_push(struct pl_heap *heap, struct pl_heap_node *node, uint64_t key)
 {
 	node->key = key;
 	node->child = node->next = node->prev = NULL;
-	node->queued = true;
-	heap->root = heap_meld(heap->root, node);
+	heap_set_root(heap, heap_meld(heap->root, node));
 }
 
 void pl_heap_remove(struct pl_heap *heap, struct pl_heap_node *node)
 {
 	if (node == heap->root) {
-		heap->root = heap_merge_siblings(node->child);
+		heap_set_root(heap, heap_merge_siblings(node->child));
 	} else {
 		if (node->prev->child == node)
 			node->prev->child = node->next;
@@ -71,8 +77,7 @@ void pl_heap_remove(struct pl_heap *heap, struct pl_heap_node *node)
 			node->prev->next = node->next;
 		if (node->next)
 			node->next->prev = node->prev;
-		heap->root = heap_meld(heap->root, heap_merge_siblings(node->child));
+		heap_set_root(heap, heap_meld(heap->root, heap_merge_siblings(node->child)));
 	}
 	node->child = node->next = node->prev = NULL;
-	node->queued = false;
 }

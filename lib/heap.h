@@ -8,8 +8,8 @@
 
 struct pl_heap_node {
 	uint64_t key;
-	struct pl_heap_node *child, *next, *prev; /* prev: left sibling, or the parent of a first child */
-	bool queued;
+	/* prev: left sibling, or the parent of a first child; the root's is itself; NULL: in no heap */
+	struct pl_heap_node *child, *next, *prev;
 };
 
 struct pl_heap {
@@ -18,6 +18,11 @@ struct pl_heap {
 
 void pl_heap_push(struct pl_heap *heap, struct pl_heap_node *node, uint64_t key);
 void pl_heap_remove(struct pl_heap *heap, struct pl_heap_node *node);
+
+static inline bool pl_heap_queued(const struct pl_heap_node *node)
+{
+	return node->prev;
+}
 
 static inline struct pl_heap_node *pl_heap_first(const struct pl_heap *heap)
 {

@@ -88,7 +88,7 @@ void pl_lease_break(struct pinlease *lease, uint32_t cause, uint64_t until, uint
 				     .deadline_ns = until };
 
 	lease->until_ns = until;
-	lease->cause = cause;
+	lease->cause = (uint8_t)cause;
 	/* A release is the application's own doing: nobody is told, no ack is waited for. */
 	lease->ack_due = cause && (lease->flags & PINLEASE_L_ACK);
 	lease_set_state(lease, PINLEASE_BREAKING);

@@ -81,7 +81,7 @@ static int acquire_join(struct pinlease_file *file, struct pinlease *lease, stru
 	if (!r) {
 		pl_lease_hold(lease);
 		pl_list_add_tail(&file->leases, &lease->link);
-		pl_range_insert(&file->ranges, &lease->range, lease->off, lease->len);
+		pl_range_insert(&file->ranges, &lease->range, lease->range.off, lease->range.len);
 	}
 	pthread_mutex_unlock(&file->lock);
 	if (!r)
@@ -123,8 +123,9 @@ static int acquire_set_mode(struct pinlease *lease, const struct pl_choice *c)
 	int r;
 
 	pthread_mutex_lock(&file->lock);
-	lease->mode = c->mode;
-	r = pl_range_each(&file->ranges, lease->off, lease->off + lease->len, overlap_each, lease);
+	lease->mode = (uint8_t)c->mode;
+	r = pl_range_each(&file->ranges, lease->range.off, lease->range.off + lease->range.len, overlap_each,
+			  lease);
 	if (r)
 		lease->mode = PINLEASE_MODE_AUTO;
 	pthread_mutex_unlock(&file->lock);
@@ -138,30 +139,32 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 	int r = 0;
 
 	if (addr) {
-		r = pl_filemap_check(addr, lease->off, lease->len, lease->access, &file->id,
+		r = pl_filemap_check(addr, lease->range.off, lease->range.len, lease->access, &file->id,
 				     &lease->map.prot);
 		if (r)
 			return pl_refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MAPPING, r);
 		lease->map.addr = addr;
-		lease->map.len = pl_round_up(lease->len, file->id.page);
+		lease->map.len = pl_round_up(lease->range.len, file->id.page);
 		pl_sys_advise(addr, lease->map.len, MADV_DONTFORK);
 	}
 	if (staged) {
-		r = pl_staged_new(&lease->staged, addr, lease->off, lease->len, file->id.page,
+		r = pl_staged_new(&lease->staged, addr, lease->range.off, lease->range.len, file->id.page,
 				  lease->access == PINLEASE_WRITE);
 		lease->map.addr = r ? lease->map.addr : lease->staged.addr;
 		if (!r && (lease->flags & FILL_BY_TOLD) == FILL_BY_TOLD)
 			r = pl_staged_unfilled(&lease->staged);
 	} else if (!addr && file->base.addr) {
-		lease->map.addr = (char *)file->base.addr + lease->off;
-		lease->map.len = pl_round_up(lease->len, file->id.page);
+		lease->map.addr = (char *)file->base.addr + lease->range.off;
+		lease->map.len = pl_round_up(lease->range.len, file->id.page);
 	} else if (!addr) {
-		r = pl_filemap_new(file->fd, lease->off, lease->len, lease->access, &file->id, &lease->map);
+		r = pl_filemap_new(file->fd, lease->range.off, lease->range.len, lease->access, &file->id,
+				   &lease->map);
 	}
 	if (!r && pl_trial_scratch(lease))
 		r = pl_trial_map(lease);
 	if (!r && !lease->map.ours)
-		r = pl_durable_open(&lease->map, file->fd, &file->id, lease->off, lease->len, lease->access);
+		r = pl_durable_open(&lease->map, file->fd, &file->id, lease->range.off, lease->range.len,
+				    lease->access);
 	/* Without the seal guard nobody has asked about seals yet. */
 	if (r)
 		pl_why_set(why, PINLEASE_AT_MAP, r == -EPERM ? PINLEASE_WHY_SEALED : PINLEASE_WHY_MEMORY, r);
@@ -232,7 +235,7 @@ static int acquire_modes(struct pinlease *lease, const struct pinlease_opts *o, 
 					      .mode = c.mode };
 		r = c.err ? c.err : acquire_try(lease, &c, o, &last);
 		if (!r) {
-			lease->mode_reason = skipped;
+			lease->mode_reason = (uint8_t)skipped;
 			return 0;
 		}
 		if (!pl_choose_goes_on(r, last.reason))
@@ -264,12 +267,12 @@ static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, con
 	lease->file = file;
 	lease->fork_gen = file->fork_gen;
 	lease->user = o->user;
-	lease->off = off;
-	lease->len = len;
-	lease->deadline_ns = (o->deadline_ms ? o->deadline_ms : DEADLINE_DEFAULT_MS) * PL_NS_PER_MS;
-	lease->restore_ns = o->restore_ms * PL_NS_PER_MS;
+	lease->range.off = off;
+	lease->range.len = len;
+	lease->deadline_ms = o->deadline_ms ? o->deadline_ms : DEADLINE_DEFAULT_MS;
+	lease->restore_ms = o->restore_ms;
 	lease->flags = o->flags;
-	lease->access = o->access ? o->access : file->access;
+	lease->access = (uint8_t)(o->access ? o->access : file->access);
 	lease->regs = &lease->first;
 	pl_list_init(&lease->link);
 	pl_event_box_init(&lease->box);

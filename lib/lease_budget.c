@@ -16,14 +16,14 @@ uint64_t pl_lease_window(const struct pinlease *lease)
 	const struct pl_env *env = lease->file->env;
 
 	return pl_budget_window(atomic_load_explicit(&env->break_time_ns, memory_order_relaxed),
-				lease->deadline_ns);
+				pl_lease_deadline(lease));
 }
 
 static int budget_reserve(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
 
-	return pl_disk_reserve(&file->env->disks, file->disk, lease->len, lease_told(lease),
+	return pl_disk_reserve(&file->env->disks, file->disk, lease->range.len, lease_told(lease),
 			       pl_lease_window(lease));
 }
 
@@ -50,8 +50,8 @@ static int trial_read(struct pinlease *lease, uint64_t *bytes)
 	ssize_t n;
 
 	do {
-		n = pl_sys_pread(lease->file->fd, lease->staged.addr, pl_min_u64(PL_SAMPLE_BYTES, lease->len),
-				 lease->off);
+		n = pl_sys_pread(lease->file->fd, lease->staged.addr,
+				 pl_min_u64(PL_SAMPLE_BYTES, lease->range.len), lease->range.off);
 	} while (n == -EINTR);
 	*bytes = n > 0 ? (uint64_t)n : 0;
 	return n < 0 ? (int)n : 0;
@@ -114,6 +114,7 @@ int pl_lease_reserve(struct pinlease *lease, struct pinlease_why *why)
 void pl_lease_unreserve(struct pinlease *lease)
 {
 	if (lease->reserved)
-		pl_disk_return(&lease->file->env->disks, lease->file->disk, lease->len, lease_told(lease));
+		pl_disk_return(&lease->file->env->disks, lease->file->disk, lease->range.len,
+			       lease_told(lease));
 	lease->reserved = false;
 }

@@ -153,11 +153,11 @@ int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
 
 	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD))
 		return -EINVAL;
-	if (off > lease->len || len > lease->len - off)
+	if (off > lease->range.len || len > lease->range.len - off)
 		return -ERANGE;
 	/* What is around it on its pages would be written as zeros, which nobody has filled. */
 	if ((lease->flags & PINLEASE_L_FILL_NONE) &&
-	    (off % page || ((off + len) % page && off + len != lease->len)))
+	    (off % page || ((off + len) % page && off + len != lease->range.len)))
 		return -ERANGE;
 	/* In the modes that reach the file's own pages there is nothing to remember. */
 	if (pl_lease_writes_back(lease))
@@ -331,12 +331,12 @@ static int sync_to_disk(struct pinlease *lease, uint64_t off, uint64_t end)
 
 int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 {
-	uint64_t end = len ? off + len : lease->len;
+	uint64_t end = len ? off + len : lease->range.len;
 	struct flow flow = flow_start(lease);
 	uint32_t losses = 0;
 	int r;
 
-	if (off > lease->len || len > lease->len - off)
+	if (off > lease->range.len || len > lease->range.len - off)
 		return -ERANGE;
 	r = sync_begin(lease, off, &end, &losses);
 	if (r)

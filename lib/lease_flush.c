@@ -30,8 +30,8 @@ static uint64_t flush_share(struct pinlease *lease)
 	if (pl_lease_state(lease) != PINLEASE_ACTIVE || !lease->reserved ||
 	    !(lease->flags & PINLEASE_L_DIRTY_TOLD))
 		return PL_NEVER;
-	share = pl_disk_share(lease->file->disk, lease->len, pl_lease_window(lease));
-	return share < lease->len ? share : PL_NEVER;
+	share = pl_disk_share(lease->file->disk, lease->range.len, pl_lease_window(lease));
+	return share < lease->range.len ? share : PL_NEVER;
 }
 
 void pl_file_flush_look(struct pinlease_file *file)

@@ -78,7 +78,7 @@ int pl_lease_dirty_next(struct pinlease *lease, uint64_t from, uint64_t *off, ui
 	uint64_t at, n;
 	int r;
 
-	if (from > lease->len)
+	if (from > lease->range.len)
 		return -ERANGE;
 	pthread_mutex_lock(&file->lock);
 	r = kept_look(lease);

@@ -154,7 +154,7 @@ void pl_lease_get_info(struct pinlease *lease, struct pinlease_lease_info *info)
 	info->gen = pl_account_gen(&lease->account);
 	info->mode_reason = lease->mode_reason;
 	info->registrations = lease->reg_count;
-	info->off = lease->off;
+	info->off = lease->range.off;
 	info->len = lease->now_len;
 	info->in_flight = pl_account_in_flight(&lease->account);
 	info->late = pl_account_late(&lease->account);

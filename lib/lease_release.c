@@ -68,7 +68,7 @@ int pl_lease_release(struct pinlease *lease)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	was_lost = pl_lease_state(lease) == PINLEASE_LOST;
 	if (pl_lease_state(lease) == PINLEASE_ACTIVE) {
-		pl_lease_break(lease, 0, pl_sys_now() + lease->deadline_ns, 0, lease->now_len);
+		pl_lease_break(lease, 0, pl_sys_now() + pl_lease_deadline(lease), 0, lease->now_len);
 		pl_account_barrier();
 	}
 	if (release_drain(lease)) {

@@ -57,7 +57,7 @@ static struct pinlease_pin reg_pin(struct pinlease *lease, const struct pl_reg *
 		.addr = lease->map.addr,
 		.len = lease->now_len,
 		.iova = lease->iova,
-		.file_off = lease->off,
+		.file_off = lease->range.off,
 		.access = lease->access,
 		.mode = lease->mode,
 		.ibv_access = reg->ibv_access,
@@ -76,7 +76,8 @@ int pl_lease_pin(struct pinlease *lease, struct pl_reg *reg)
 
 	reg->handle = (struct pinlease_handle){ .size = sizeof(reg->handle) };
 	r = reg->backend->pin(reg->arg, &pin, &reg->handle);
-	reg->live = !r;
+	/* Not left to the backend, which may be the application's: what is live has to be unpinned. */
+	reg->handle.size = r ? 0 : sizeof(reg->handle);
 	return r;
 }
 
@@ -105,10 +106,10 @@ int pl_lease_unpin(struct pinlease *lease)
 
 	for (i = 0; i < lease->reg_count; i++) {
 		reg = &lease->regs[i];
-		if (!reg->live)
+		if (!reg->handle.size)
 			continue;
 		one = reg->backend->unpin(reg->arg, &reg->handle);
-		reg->live = one != 0;
+		reg->handle.size = one ? sizeof(reg->handle) : 0;
 		if (one)
 			r = one;
 		else
@@ -138,7 +139,7 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 	int r = 0;
 
 	if (needs_pages && !pl_trial_leaves_pages(lease))
-		r = pl_filemap_prepare(lease->file->fd, lease->off, lease->now_len, lease_pages(lease),
+		r = pl_filemap_prepare(lease->file->fd, lease->range.off, lease->now_len, lease_pages(lease),
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		pthread_mutex_lock(&lease->file->lock);
@@ -166,7 +167,7 @@ static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 	uint64_t size = 0;
 	int r = pl_fileid_size(lease->file->fd, &lease->file->id, &size);
 
-	if (!r && size <= lease->off)
+	if (!r && size <= lease->range.off)
 		r = -ENODATA;
 	if (r) {
 		pl_why_set(why, PINLEASE_AT_SIZE,
@@ -175,7 +176,7 @@ static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 	}
 	/* pinlease_lease_info() and a notice look at it in any state. */
 	pthread_mutex_lock(&lease->file->lock);
-	lease->now_len = pl_min_u64(lease->len, size - lease->off);
+	lease->now_len = pl_min_u64(lease->range.len, size - lease->range.off);
 	pthread_mutex_unlock(&lease->file->lock);
 	return 0;
 }

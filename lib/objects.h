@@ -95,26 +95,24 @@ struct pinlease_file {
 struct pl_reg {
 	const struct pinlease_backend *backend;	/* constant */
 	void *arg;
-	uint32_t ibv_access;
-	struct pinlease_handle handle;		/* valid while live */
-	int device_fd;				/* the verbs device the fork handler knows, or -1 */
-	bool live;
+	struct pinlease_handle handle; /* of what is registered; size 0: nothing is */
+	uint32_t ibv_access;	       /* constant */
+	int device_fd;		       /* the verbs device the fork handler knows, or -1 */
 };
 
+/* An application may have very many: the order leaves no holes, what is small is held in a byte. */
 struct pinlease {
 	struct pl_account account;
 	struct pinlease_file *file;		/* constant, with what follows */
 	void *user;
-	uint64_t off, len;			/* as acquired */
 	uint64_t iova;
-	uint64_t deadline_ns, restore_ns;	/* durations; restore 0: never given up */
-	uint32_t flags, access;
+	uint32_t deadline_ms, restore_ms; /* durations; restore 0: never given up */
+	uint32_t flags;
 	uint32_t fork_gen;
-	uint32_t mode, mode_reason;
 	struct pl_map map;			/* the file's pages, or what was there before staged memory */
 	struct pl_staged staged;
-	struct pl_list link;			/* file's lock, with what follows */
-	struct pl_range range;
+	struct pl_range range; /* off and len: as acquired; the rest: file's lock */
+	struct pl_list link;   /* file's lock, with what follows */
 	struct pl_event_box box;
 	struct pl_work work;
 	struct pl_reg *regs, first;		/* regs is &first, or allocated by mr_add */
@@ -126,17 +124,18 @@ struct pinlease {
 	uint64_t breaks;
 	uint32_t begun;				/* the account's begins when this generation started */
 	uint32_t cut;				/* in flight when fenced */
-	uint32_t cause;
 	int err;				/* what makes it LOST, or failed the restore */
 	/*
 	 * Granules that are in the file, and not on the disk as far as we know: written before
 	 * the fdatasync that is under way began, and the others. When one fails both are dirty
 	 * again, a loss is counted, and the next sync answers loss_err, once.
 	 */
+	int loss_err;
 	uint64_t covered, uncovered;
 	uint32_t losses, losses_told;
-	int loss_err;
 	uint32_t users;				/* calls that still look at it, but hold up no break */
+	uint8_t access, mode, mode_reason;	/* enums; constant once acquired */
+	uint8_t cause;				/* enum; of the last break */
 	bool holding, busy, ack_due;
 	bool fenced;				/* nothing of ours reaches the memory */
 	bool written; /* FENCING: and what it wrote is in the file, or lost is set */
@@ -153,6 +152,11 @@ struct pinlease {
 static inline bool pl_forked(uint32_t fork_gen)
 {
 	return pl_unlikely(fork_gen != pl_fork_generation());
+}
+
+static inline uint64_t pl_lease_deadline(const struct pinlease *lease)
+{
+	return lease->deadline_ms * PL_NS_PER_MS;
 }
 
 static inline enum pinlease_state pl_lease_state(struct pinlease *lease)

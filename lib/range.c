@@ -4,9 +4,22 @@
 #include "range.h"
 #include "util.h"
 
+static uint64_t range_end(const struct pl_range *n)
+{
+	return pl_add_sat(n->off, n->len);
+}
+
+/* The shape must only not follow the order of insertion: Fibonacci hashing of where the node lies. */
+static uint64_t range_prio(const struct pl_range *n)
+{
+	uint64_t x = (uintptr_t)n * 0x9e3779b97f4a7c15u;
+
+	return (x ^ x >> 32) * 0x9e3779b97f4a7c15u;
+}
+
 static void range_update(struct pl_range *n)
 {
-	n->max_end = n->end;
+	n->max_end = range_end(n);
 	if (n->left)
 		n->max_end = pl_max_u64(n->max_end, n->left->max_end);
 	if (n->right)
@@ -40,7 +53,7 @@ static struct pl_range *range_join(struct pl_range *left, struct pl_range *right
 {
 	if (!left || !right)
 		return left ? left : right;
-	if (left->prio >= right->prio) {
+	if (range_prio(left) >= range_prio(right)) {
 		left->right = range_join(left->right, right);
 		range_update(left);
 		return left;
@@ -52,7 +65,7 @@ static struct pl_range *range_join(struct pl_range *left, struct pl_range *right
 
 static struct pl_range *range_put(struct pl_range *n, struct pl_range *node)
 {
-	if (!n || node->prio > n->prio) {
+	if (!n || range_prio(node) > range_prio(n)) {
 		range_split(n, node, &node->left, &node->right);
 		range_update(node);
 		return node;
@@ -79,16 +92,8 @@ static struct pl_range *range_drop(struct pl_range *n, struct pl_range *node)
 
 void pl_range_insert(struct pl_range_tree *tree, struct pl_range *node, uint64_t off, uint64_t len)
 {
-	/* xorshift32: the shape must only not follow the order of insertion. */
-	uint32_t x = tree->seed ? tree->seed : 0x9e3779b9u;
-
-	x ^= x << 13;
-	x ^= x >> 17;
-	x ^= x << 5;
-	tree->seed = x;
-	node->prio = x;
 	node->off = off;
-	node->end = pl_add_sat(off, len);
+	node->len = len;
 	node->left = node->right = NULL;
 	tree->root = range_put(tree->root, node);
 }
@@ -107,7 +112,7 @@ static int range_visit(struct pl_range *n, uint64_t off, uint64_t end,
 	if (!n || n->max_end <= off)
 		return 0;
 	r = range_visit(n->left, off, end, fn, arg);
-	if (!r && n->off < end && n->end > off)
+	if (!r && n->off < end && range_end(n) > off)
 		r = fn(arg, n);
 	if (!r && n->off < end)
 		r = range_visit(n->right, off, end, fn, arg);

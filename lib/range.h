@@ -7,15 +7,13 @@
 #include <stdint.h>
 
 struct pl_range {
-	uint64_t off, end;	/* off..end, end excluded */
+	uint64_t off, len;
 	uint64_t max_end;
 	struct pl_range *left, *right;
-	uint32_t prio;
 };
 
 struct pl_range_tree {
 	struct pl_range *root;
-	uint32_t seed;
 };
 
 void pl_range_insert(struct pl_range_tree *tree, struct pl_range *node, uint64_t off, uint64_t len);

@@ -24,13 +24,13 @@ int pl_trial_map(struct pinlease *lease)
 {
 	const struct pl_fileid *id = &lease->file->id;
 	uint64_t huge = id->fs == PL_FS_HUGETLBFS ? id->page : 0;
-	int fd = pl_sys_scratch(pl_round_up(lease->len, id->page), huge), r;
+	int fd = pl_sys_scratch(pl_round_up(lease->range.len, id->page), huge), r;
 
 	if (fd < 0)
 		return fd;
 	if (lease->map.ours)
 		pl_filemap_free(&lease->map);
-	r = pl_filemap_new(fd, 0, lease->len, lease->access, id, &lease->map);
+	r = pl_filemap_new(fd, 0, lease->range.len, lease->access, id, &lease->map);
 	pl_sys_close(fd);
 	return r;
 }

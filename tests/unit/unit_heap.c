@@ -15,7 +15,7 @@ static uint64_t model_min(uint64_t none)
 	size_t i;
 
 	for (i = 0; i < NODES; i++)
-		if (nodes[i].queued)
+		if (pl_heap_queued(&nodes[i]))
 			min = pl_min_u64(min, nodes[i].key);
 	return min;
 }
@@ -33,13 +33,13 @@ static void random_pushes_and_removes(void **state)
 		n = &nodes[unit_random(&r, NODES)];
 		if (unit_random(&r, 4) == 0 && pl_heap_first(&heap))
 			n = pl_heap_first(&heap);
-		if (n->queued)
+		if (pl_heap_queued(n))
 			pl_heap_remove(&heap, n);
 		else
 			pl_heap_push(&heap, n, unit_random(&r, 100));
 		n = pl_heap_first(&heap);
 		assert_int_equal(n ? n->key : UINT64_MAX, model_min(UINT64_MAX));
-		assert_true(!n || n->queued);
+		assert_true(!n || pl_heap_queued(n));
 	}
 	while ((n = pl_heap_first(&heap)))
 		pl_heap_remove(&heap, n);
@@ -61,7 +61,7 @@ static void comes_out_sorted(void **state)
 		assert_true(n->key >= last);
 		last = n->key;
 		pl_heap_remove(&heap, n);
-		assert_false(n->queued);
+		assert_false(pl_heap_queued(n));
 		count++;
 	}
 	assert_int_equal(count, NODES);
