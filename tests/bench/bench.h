@@ -16,6 +16,7 @@ struct bench_row {
 	const char *name, *unit, *what;
 	double bar;
 	bool higher;	/* better: "higher" */
+	bool by_value;	/* there is no floor: the value itself is judged */
 	/* Fills one pair of samples; 0 or -errno. Called with n = 0, 1, ... after set_up. */
 	int (*sample)(void *state, unsigned int n, double *ours, double *floor);
 	int (*set_up)(void **state);
@@ -33,6 +34,7 @@ struct bench_result {
 };
 
 extern const struct bench_row bench_begin_end, bench_begin_end_2t;
+extern const struct bench_row bench_mem_lease_pinned, bench_mem_lease_staged, bench_mem_lease_told;
 extern const struct bench_row bench_break_ext4, bench_break_tmpfs, bench_break_ext4_polled,
 	bench_break_tmpfs_polled;
 extern const struct bench_row bench_compare_writeback_0_ext4, bench_compare_writeback_10_ext4,

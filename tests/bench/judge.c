@@ -46,7 +46,7 @@ void bench_judge(const struct bench_row *row, double *ours, double *floor, unsig
 
 	out->samples = n;
 	for (i = 0; i < n; i++)
-		ratio[i] = ours[i] / floor[i];
+		ratio[i] = row->by_value ? ours[i] : ours[i] / floor[i];
 	qsort(ratio, n, sizeof(*ratio), compare);
 	qsort(ours, n, sizeof(*ours), compare);
 	qsort(floor, n, sizeof(*floor), compare);

@@ -17,6 +17,9 @@ static const struct bench_row *const rows[] = {
 	&bench_break_tmpfs,
 	&bench_break_ext4_polled,
 	&bench_break_tmpfs_polled,
+	&bench_mem_lease_pinned,
+	&bench_mem_lease_staged,
+	&bench_mem_lease_told,
 	&bench_compare_writeback_0_ext4,
 	&bench_compare_writeback_10_ext4,
 	&bench_compare_writeback_100_ext4,
@@ -69,10 +72,26 @@ static void print_table(const struct bench_result *results, const bool *have)
 
 		if (!have[i])
 			continue;
-		printf("| %s | %s | %.2f (%.2f) | %.2f (%.2f) | %.3f [%.3f, %.3f] | %s %.2f | %s |\n",
-		       rows[i]->name, rows[i]->unit, r->value, r->p99, r->floor, r->floor_p99, r->ratio,
-		       r->low, r->high, rows[i]->higher ? ">=" : "<=", rows[i]->bar, verdicts[r->verdict]);
+		printf("| %s | %s | %.2f (%.2f) | ", rows[i]->name, rows[i]->unit, r->value, r->p99);
+		if (rows[i]->by_value)
+			printf("- | - | ");
+		else
+			printf("%.2f (%.2f) | %.3f [%.3f, %.3f] | ", r->floor, r->floor_p99, r->ratio, r->low,
+			       r->high);
+		printf("%s %.2f | %s |\n", rows[i]->higher ? ">=" : "<=", rows[i]->bar, verdicts[r->verdict]);
 	}
+}
+
+static void write_row(FILE *f, const struct bench_row *row, const struct bench_result *r)
+{
+	fprintf(f, "  {\"name\": \"%s\", \"unit\": \"%s\", \"value\": %.4f, ", row->name, row->unit,
+		r->value);
+	if (row->by_value)
+		fprintf(f, "\"floor\": null, \"ratio\": null, ");
+	else
+		fprintf(f, "\"floor\": %.4f, \"ratio\": %.4f, ", r->floor, r->ratio);
+	fprintf(f, "\"bar\": %.2f, \"better\": \"%s\", \"verdict\": \"%s\", \"samples\": %u}", row->bar,
+		row->higher ? "higher" : "lower", verdicts[r->verdict], r->samples);
 }
 
 static int write_json(const char *path, const struct bench_result *results, const bool *have)
@@ -85,16 +104,10 @@ static int write_json(const char *path, const struct bench_result *results, cons
 		return -errno;
 	fprintf(f, "[");
 	for (i = 0; i < ROWS; i++) {
-		const struct bench_result *r = &results[i];
-
 		if (!have[i])
 			continue;
-		fprintf(f,
-			"%s\n  {\"name\": \"%s\", \"unit\": \"%s\", \"value\": %.4f, \"floor\": %.4f, "
-			"\"ratio\": %.4f, \"bar\": %.2f, \"better\": \"%s\", \"verdict\": \"%s\", "
-			"\"samples\": %u}",
-			comma, rows[i]->name, rows[i]->unit, r->value, r->floor, r->ratio, rows[i]->bar,
-			rows[i]->higher ? "higher" : "lower", verdicts[r->verdict], r->samples);
+		fprintf(f, "%s\n", comma);
+		write_row(f, rows[i], &results[i]);
 		comma = ",";
 	}
 	fprintf(f, "\n]\n");
