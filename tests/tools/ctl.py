@@ -138,6 +138,8 @@ def test_sentence():
         check(re.match(f"write pin refused: {table['fs']} page cache, .*long-term write pins of dirty-tracked files.*; "
                        "use staged, or odp on a device that has it$", cell["text"]), cell["text"])
         check(table["auto"]["write"]["mode"] == "staged", f"{table['auto']}")
+        cell = cell_of(table, "lease", "pinned", "read")
+        check(cell["reason"] == "PIN_REFUSED" and "io_uring pins for writing always" in cell["text"], f"{cell}")
     finally:
         os.unlink(path)
 

@@ -62,7 +62,10 @@ static void say_pin_refused(const struct ctl_asked *a, char *buf, size_t size)
 {
 	char number[32];
 
-	if (a->access == PINLEASE_READ && old_kernel(a))
+	if (a->access == PINLEASE_READ && a->device->ring)
+		SAY("read pin refused: io_uring pins for writing always, which a file that is open for "
+		    "reading refuses; use staged");
+	else if (a->access == PINLEASE_READ && old_kernel(a))
 		SAY("read pin refused%s: before Linux 6.5 a registration for reading is a write pin in "
 		    "disguise, which a file that is open for reading refuses; use staged",
 		    errno_text(a->why->sys_errno, number));
