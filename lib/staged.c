@@ -82,8 +82,12 @@ static void staged_forget(struct pl_staged *s)
 
 void pl_staged_free(struct pl_staged *s)
 {
-	if (s->addr)
-		pl_sys_unmap(s->addr, s->map_len);
+	/*
+	 * Unmapping clears: the kernel zeroes a page before anybody gets it, this process too. Where that
+	 * fails (a mapping must be split, beyond vm.max_map_count) the pages are dropped: no split.
+	 */
+	if (s->addr && pl_sys_unmap(s->addr, s->map_len))
+		pl_sys_advise(s->addr, s->map_len, MADV_DONTNEED);
 	staged_forget(s);
 }
 
