@@ -86,3 +86,11 @@ long long size_of(const char *path)
 	assert_int_equal(stat(path, &st), 0);
 	return st.st_size;
 }
+
+/* Its breaker is asleep as soon as the signal is sent, and the holder has yet to run. */
+void holder_sees_a_break(const struct kt_holder *holder)
+{
+	for (unsigned int ms = 0; ms < SCENE_LONG && !holder->breaks; ms++)
+		kt_sleep_ms(1);
+	assert_int_equal(holder->breaks, 1);
+}

@@ -38,6 +38,7 @@ void held_open(struct held *h, enum scene_fs which, int type); /* F_WRLCK: O_RDW
 void held_close(struct held *h);
 void held_is_broken_to(const struct held *h,
 		       int target);	      /* a signal for its fd is there, F_GETLEASE says target */
+void holder_sees_a_break(const struct kt_holder *holder); /* one: it may still be on its way to it */
 void held_is_untouched(const struct held *h); /* no signal, F_GETLEASE says what was taken */
 
 long long size_of(const char *path);
