@@ -78,6 +78,7 @@ void pl_lease_activate(struct pinlease *lease)
 	lease->err = 0;
 	lease->cut = 0;
 	lease->retry_ns = 0;
+	lease->grants_out = lease->grants_untold = 0;
 	lease->begun = pl_account_begun(&lease->account);
 	lease_set_state(lease, PINLEASE_ACTIVE);
 }
@@ -103,9 +104,14 @@ void pl_lease_close(struct pinlease *lease)
 	lease_set_state(lease, PINLEASE_CLOSED);
 }
 
+uint32_t pl_lease_in_flight(struct pinlease *lease)
+{
+	return pl_account_in_flight(&lease->account) + lease->grants_out;
+}
+
 static bool lease_drained(struct pinlease *lease)
 {
-	return !lease->ack_due && !pl_account_in_flight(&lease->account);
+	return !lease->ack_due && !pl_lease_in_flight(lease);
 }
 
 bool pl_lease_look(struct pinlease *lease, uint64_t now)
@@ -117,7 +123,7 @@ bool pl_lease_look(struct pinlease *lease, uint64_t now)
 	lease_set_state(lease, PINLEASE_FENCING);
 	/* Nothing registered, nothing to write: it is fenced by being marked. */
 	if (!lease->reg_count && !pl_lease_writes_back(lease) && !lease->busy) {
-		lease->cut = pl_account_in_flight(&lease->account);
+		lease->cut = pl_lease_in_flight(lease);
 		lease->fenced = lease->written = true;
 		pl_lease_unhold(lease);
 	}
@@ -200,7 +206,7 @@ void pl_lease_fence(struct pinlease *lease)
 	/* A sync stops at its next chunk: it has seen the state. */
 	while (lease->syncers)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
-	lease->cut = pl_account_in_flight(&lease->account);
+	lease->cut = pl_lease_in_flight(lease);
 	pthread_mutex_unlock(&file->lock);
 	r = pl_lease_unpin(lease);
 	pthread_mutex_lock(&file->lock);

@@ -24,6 +24,7 @@ void pl_lease_break(struct pinlease *lease, uint32_t cause, uint64_t until, uint
 							/* locked: ACTIVE -> BREAKING; a barrier is due */
 void pl_lease_revoke(struct pinlease *lease, bool expired); /* locked: FENCING -> REVOKED, LOST */
 void pl_lease_close(struct pinlease *lease);		/* locked: -> CLOSED */
+uint32_t pl_lease_in_flight(struct pinlease *lease);	/* locked: operations, and grants that are out */
 bool pl_lease_look(struct pinlease *lease, uint64_t now); /* locked: BREAKING -> FENCING if it may: true */
 void pl_lease_fence(struct pinlease *lease);		/* locked, dropped inside: unpin, write back */
 void pl_lease_queue(struct pinlease *lease, uint64_t due); /* locked */

@@ -15,7 +15,7 @@
 #define DEADLINE_DEFAULT_MS 5000
 #define LEASE_FLAGS                                                                          \
 	(PINLEASE_L_ACK | PINLEASE_L_MANUAL | PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD | \
-	 PINLEASE_L_HOLE_FILL)
+	 PINLEASE_L_HOLE_FILL | PINLEASE_L_GRANTED)
 #define FILL_BY_TOLD (PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD)
 #define IBV_WRITES \
 	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
@@ -275,6 +275,7 @@ static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, con
 	lease->access = (uint8_t)(o->access ? o->access : file->access);
 	lease->regs = &lease->first;
 	pl_list_init(&lease->link);
+	pl_list_init(&lease->grants);
 	pl_event_box_init(&lease->box);
 	pl_work_init(&lease->work, pl_lease_run);
 	*out = lease;

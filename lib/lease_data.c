@@ -18,11 +18,15 @@
  */
 static bool lease_maybe_written(struct pinlease *lease)
 {
+	bool remote = false;
 	uint32_t i;
 
 	for (i = 0; i < lease->reg_count; i++)
 		if (lease->regs[i].ibv_access & REMOTE_WRITES)
-			return true;
+			remote = true;
+	/* Its peers are all there is, and each has said what it wrote: those ranges are marked. */
+	if (remote && (!(lease->flags & PINLEASE_L_GRANTED) || lease->grants_untold))
+		return true;
 	return pl_account_begun(&lease->account) != lease->begun;
 }
 

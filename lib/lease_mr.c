@@ -156,7 +156,7 @@ void pl_lease_get_info(struct pinlease *lease, struct pinlease_lease_info *info)
 	info->registrations = lease->reg_count;
 	info->off = lease->range.off;
 	info->len = lease->now_len;
-	info->in_flight = pl_account_in_flight(&lease->account);
+	info->in_flight = pl_lease_in_flight(lease);
 	info->late = pl_account_late(&lease->account);
 	info->dirty_bytes = pl_lease_dirty_bytes(lease);
 	info->breaks = lease->breaks;

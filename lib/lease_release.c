@@ -63,6 +63,10 @@ int pl_lease_release(struct pinlease *lease)
 	bool was_lost;
 
 	pthread_mutex_lock(&file->lock);
+	if (!pl_list_empty(&lease->grants)) {
+		pthread_mutex_unlock(&file->lock);
+		return -EBUSY;
+	}
 	lease->releasing = lease->waited = true;
 	while (lease->busy)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);

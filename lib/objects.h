@@ -133,6 +133,10 @@ struct pinlease {
 	int loss_err;
 	uint64_t covered, uncovered;
 	uint32_t losses, losses_told;
+	struct pl_list grants;
+	uint64_t id;				/* as its peers know it: 0 before the first grant */
+	uint32_t grants_out;			/* of this generation: a break waits for them */
+	uint32_t grants_untold;			/* those for writing that never said what they wrote */
 	uint32_t users;				/* calls that still look at it, but hold up no break */
 	uint8_t access, mode, mode_reason;	/* enums; constant once acquired */
 	uint8_t cause;				/* enum; of the last break */
