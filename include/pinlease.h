@@ -103,7 +103,7 @@ enum pinlease_cause {
 #define PINLEASE_L_DIRTY_TOLD	(1u << 3)	/* staged: only what mark_dirty names is dirty */
 #define PINLEASE_L_HOLE_FILL	(1u << 4)	/* READ lease of a file opened with WRITE, over a hole: fill
 						 * it instead of -ENODATA (file opened READ: -EINVAL) */
-#define PINLEASE_L_GRANTED	(1u << 5)	/* lease: only peers with a grant write from afar, see grants */
+#define PINLEASE_L_GRANTED	(1u << 5)	/* lease: only peers with a grant write from afar */
 #define PINLEASE_GRANT_END	(1u << 0)	/* grant_message: the grant is being taken back for good */
 #define PINLEASE_MESSAGE_MAX	552		/* no message and no descriptor is longer, in bytes */
 
@@ -496,7 +496,7 @@ int pinlease_grant_message(struct pinlease_grant *grant, uint32_t flags, void *b
 int pinlease_grant_received(struct pinlease_grant *grant, const void *buf, size_t len);
 /* The peer is gone: no break waits for it any more, the fence stops what it has in flight. 0. */
 int pinlease_grant_disconnected(struct pinlease_grant *grant);
-/* The grants of a lease: 1 and *next, *user (may be NULL) of the first one (after NULL) or the one behind; 0. */
+/* Its grants: 1, *next and *user (may be NULL) of the first one (after NULL), or the one behind; 0. */
 int pinlease_grant_next(struct pinlease *lease, struct pinlease_grant *after, struct pinlease_grant **next,
 			void **user);
 /* As disconnected, and forgets it; a peer that still has the rkey is stopped by the next fence only. */
@@ -515,10 +515,13 @@ struct pinlease_peer_key {		/* for one operation */
 
 /* A descriptor. -EPROTO: it is none; -ENOMEM. */
 int pinlease_peer_attach(const void *buf, size_t len, struct pinlease_peer **peer);
-/* Set key->size. -EAGAIN: recalled; -ESTALE: GONE; -EACCES, -ERANGE: not granted. WRITE: off..off+len counts as written. */
+/*
+ * Set key->size. WRITE: off..off+len counts as written. -EAGAIN: recalled; -ESTALE: GONE; -EACCES,
+ * -ERANGE: not granted.
+ */
 int pinlease_peer_begin(struct pinlease_peer *peer, uint32_t access, uint64_t off, uint64_t len,
 			struct pinlease_peer_key *key);
-/* ok: completed with success; a flushed completion proves nothing. 1: it was the last, an answer can be given. */
+/* ok: completed with success; flushed proves nothing. 1: the last one, the answer can be given. */
 int pinlease_peer_end(struct pinlease_peer *peer, uint32_t gen, int ok);
 /* What came from the owner. 1: an answer is due; 0: none. -EPROTO; -ESTALE: of an older generation. */
 int pinlease_peer_message(struct pinlease_peer *peer, const void *buf, size_t len);

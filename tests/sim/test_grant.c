@@ -158,6 +158,8 @@ static void test_silent_peer(struct world *w)
 	recall(&a);
 	assert_int_equal(answer(&a), -ESTALE);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	/* Settled by the fence: the next generation starts with none. */
+	assert_int_equal(world_info(lease).in_flight, 0);
 	pair_free(&a);
 	world_close(w);
 }

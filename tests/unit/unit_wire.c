@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The messages of pinlease_peers(7): what is written is read; anything else is refused, and nothing is read beyond it. */
+/* The messages of pinlease_peers(7): what is written is read, and anything else is refused. */
 #include <pinlease.h>
 
 #include "unit.h"
