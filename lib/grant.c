@@ -7,6 +7,8 @@
  */
 #include <errno.h>
 
+#include <pinlease/peers.h>
+
 #include "api_export.h"
 #include "lease.h"
 #include "opts.h"

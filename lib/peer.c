@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include <pinlease.h>
+#include <pinlease/peers.h>
 
 #include "api_export.h"
 #include "forkguard.h"

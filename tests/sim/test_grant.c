@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
+#include <pinlease/peers.h>
 
 #include "forkguard.h"
 #include "world.h"

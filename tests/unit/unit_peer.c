@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A peer with no owner: no ctx, no lease, messages made by hand. */
-#include <pinlease.h>
+#include <pinlease/peers.h>
 
 #include "unit.h"
 #include "wire.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The messages of pinlease_peers(7): what is written is read, and anything else is refused. */
-#include <pinlease.h>
+#include <pinlease/peers.h>
 
 #include "unit.h"
 #include "wire.h"
