@@ -57,7 +57,7 @@ static int grant_check(struct pinlease *lease, const struct pinlease_grant_opts 
 		return -EINVAL;
 	if (o->access > lease->access)
 		return -EACCES;
-	if (o->off >= lease->len || o->len > lease->len - o->off)
+	if (o->off >= lease->range.len || o->len > lease->range.len - o->off)
 		return -ERANGE;
 	/* Parts of pages that nobody has read from the file would be written back as zeros. */
 	if (lease->flags & PINLEASE_L_FILL_NONE)
@@ -88,7 +88,7 @@ PL_API int pinlease_grant_new(struct pinlease *lease, const struct pinlease_gran
 	g->fork_gen = lease->fork_gen;
 	g->id = atomic_fetch_add(&grant_ids, 1);
 	g->off = o.off;
-	g->len = o.len ? o.len : lease->len - o.off;
+	g->len = o.len ? o.len : lease->range.len - o.off;
 	g->access = o.access ? o.access : lease->access;
 	g->align = o.align ? o.align : 1;
 	g->mr_index = o.mr_index;
