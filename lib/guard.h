@@ -45,6 +45,10 @@ extern const struct pl_guard_ops pl_guard_lease, pl_guard_seal, pl_guard_static,
 /* The ops for kind; AUTO: static for device-dax, seal for a memfd, else lease. NULL and *reason: none. */
 const struct pl_guard_ops *pl_guard_find(const struct pl_guard *g, uint32_t kind, const struct pl_fileid *id,
 					 uint32_t *reason, int *err);
+/* For the ops of a guard that the kernel never asks back. */
+int pl_guard_nothing_to_take(struct pl_guard *g, uint32_t *reason);
+int pl_guard_nothing_pending(const struct pl_guard *g);
+int pl_guard_nothing_to_let_go(struct pl_guard *g);
 /* The seals are on already: no new writable mapping can be made. */
 bool pl_guard_came_sealed(int fd);
 

@@ -15,9 +15,7 @@ static int lease_allows(const struct pl_guard *g, const struct pl_fileid *id, bo
 	(void)g;
 	/* F_SETLEASE is EINVAL on anything but regular files and directories. */
 	*reason = id->fs == PL_FS_DEVDAX ? PINLEASE_WHY_NO_LEASES : PINLEASE_WHY_FILESYSTEM;
-	if (id->fs == PL_FS_DEVDAX)
-		return -EOPNOTSUPP;
-	if (id->fs == PL_FS_FOREIGN)
+	if (id->fs == PL_FS_DEVDAX || id->fs == PL_FS_FOREIGN)
 		return -EOPNOTSUPP;
 	/* A lease through the merged path does not see an open of the upper file: by name only. */
 	return id->fs == PL_FS_OVERLAY && !by_name ? -EOPNOTSUPP : 0;

@@ -11,30 +11,11 @@ static int none_allows(const struct pl_guard *g, const struct pl_fileid *id, boo
 	return 0;
 }
 
-static int none_take(struct pl_guard *g, uint32_t *reason)
-{
-	(void)g;
-	(void)reason;
-	return 0;
-}
-
-static int none_pending(const struct pl_guard *g)
-{
-	(void)g;
-	return 0;
-}
-
-static int none_let_go(struct pl_guard *g)
-{
-	(void)g;
-	return 0;
-}
-
 const struct pl_guard_ops pl_guard_none = {
 	.kind = PINLEASE_GUARD_NONE,
 	.changes = true,
 	.allows = none_allows,
-	.take = none_take,
-	.pending = none_pending,
-	.let_go = none_let_go,
+	.take = pl_guard_nothing_to_take,
+	.pending = pl_guard_nothing_pending,
+	.let_go = pl_guard_nothing_to_let_go,
 };

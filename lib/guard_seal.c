@@ -67,22 +67,10 @@ static int seal_take(struct pl_guard *g, uint32_t *reason)
 	return r;
 }
 
-static int seal_pending(const struct pl_guard *g)
-{
-	(void)g;
-	return 0;
-}
-
-static int seal_let_go(struct pl_guard *g)
-{
-	(void)g;
-	return 0;
-}
-
 const struct pl_guard_ops pl_guard_seal = {
 	.kind = PINLEASE_GUARD_SEAL,
 	.allows = seal_allows,
 	.take = seal_take,
-	.pending = seal_pending,
-	.let_go = seal_let_go,
+	.pending = pl_guard_nothing_pending,
+	.let_go = pl_guard_nothing_to_let_go,
 };

@@ -18,29 +18,10 @@ static int static_allows(const struct pl_guard *g, const struct pl_fileid *id, b
 	return -EOPNOTSUPP;
 }
 
-static int static_take(struct pl_guard *g, uint32_t *reason)
-{
-	(void)g;
-	(void)reason;
-	return 0;
-}
-
-static int static_pending(const struct pl_guard *g)
-{
-	(void)g;
-	return 0;
-}
-
-static int static_let_go(struct pl_guard *g)
-{
-	(void)g;
-	return 0;
-}
-
 const struct pl_guard_ops pl_guard_static = {
 	.kind = PINLEASE_GUARD_STATIC,
 	.allows = static_allows,
-	.take = static_take,
-	.pending = static_pending,
-	.let_go = static_let_go,
+	.take = pl_guard_nothing_to_take,
+	.pending = pl_guard_nothing_pending,
+	.let_go = pl_guard_nothing_to_let_go,
 };
