@@ -193,7 +193,7 @@ static void file_watch(struct pinlease_file *file)
 	file->noticed.fd = -1;
 	if (!file->guard.ops->changes)
 		return;
-	r = pl_notice_add(&file->env->notices, file->fd, &file->noticed);
+	r = pl_notice_add(&file->env->notices, file->fd, &file->id, &file->noticed);
 	if (r)
 		pl_log_write(&file->env->log, 6, "file %p: renames will not be told (%d)", (void *)file, r);
 }

@@ -78,7 +78,7 @@ int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason
 int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size)
 {
 	struct pl_sys_stat st;
-	int r = pl_sys_stat(fd, &st);
+	int r = pl_sys_stat_id(fd, &st);
 
 	if (r)
 		return r;

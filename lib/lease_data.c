@@ -221,9 +221,8 @@ static int flow_out(struct flow *f, uint64_t from, uint64_t end)
 		r = sync_goes_on(lease, off, len) ? flow_write(f, off, len) : -EAGAIN;
 		/* And all that was not tried, unless it is marked anyway. */
 		if (r)
-			pl_staged_mark(&lease->staged, off, len);
-		if (r && !(lease->flags & PINLEASE_L_DIRTY_TOLD))
-			pl_staged_mark(&lease->staged, off, end - off);
+			pl_staged_mark(&lease->staged, off,
+				       lease->flags & PINLEASE_L_DIRTY_TOLD ? len : end - off);
 	}
 	return r;
 }

@@ -47,19 +47,17 @@ void pl_notices_fini(struct pl_notices *n)
 static int notice_count(struct pl_noticed *who)
 {
 	struct pl_sys_stat st;
-	int r = pl_sys_stat(who->fd, &st);
+	int r = pl_sys_stat_id(who->fd, &st);
 
 	if (r)
 		return r;
-	if (who->ino && (st.ino != who->ino || st.dev != who->dev))
+	if (st.ino != who->id->ino || st.dev != who->id->dev)
 		return -EBADF;
-	who->dev = st.dev;
-	who->ino = st.ino;
 	who->links = st.links;
 	return 0;
 }
 
-int pl_notice_add(struct pl_notices *n, int fd, struct pl_noticed *who)
+int pl_notice_add(struct pl_notices *n, int fd, const struct pl_fileid *id, struct pl_noticed *who)
 {
 	int r, nfd = atomic_load_explicit(&n->fd, memory_order_relaxed);
 
@@ -69,7 +67,7 @@ int pl_notice_add(struct pl_notices *n, int fd, struct pl_noticed *who)
 		return -EOPNOTSUPP;
 	pthread_mutex_lock(&n->lock);
 	who->fd = fd;
-	who->ino = 0;
+	who->id = id;
 	/* Counted first: a name that goes before the watch is there is told of with the next event. */
 	r = notice_count(who);
 	if (!r)

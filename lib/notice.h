@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "fileid.h"
 #include "list.h"
 
 #define PL_NOTICE_BUCKETS 256u	/* a power of two */
@@ -32,7 +33,7 @@ struct pl_noticed {
 	struct pl_list link;
 	int fd;			/* the file's; -1: not watched */
 	int watch;		/* shared by all that hold the same inode */
-	uint64_t dev, ino;
+	const struct pl_fileid *id;
 	uint64_t links;		/* as last seen */
 };
 
@@ -42,7 +43,7 @@ int pl_notices_start(struct pl_notices *n, int signo, pid_t tid);
 void pl_notices_fini(struct pl_notices *n);
 
 /* 0, or -errno: of this file nobody will be told, and pl_notice_remove is harmless. */
-int pl_notice_add(struct pl_notices *n, int fd, struct pl_noticed *who);
+int pl_notice_add(struct pl_notices *n, int fd, const struct pl_fileid *id, struct pl_noticed *who);
 /* fn is not called for it any more when this returns. */
 void pl_notice_remove(struct pl_notices *n, struct pl_noticed *who);
 /* Whose signal is it? */

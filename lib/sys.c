@@ -95,7 +95,13 @@ int pl_sys_stat_id(int fd, struct pl_sys_stat *st)
 
 	if (fstat(fd, &s))
 		return -errno;
-	*st = (struct pl_sys_stat){ .dev = s.st_dev, .ino = s.st_ino, .mode = s.st_mode };
+	*st = (struct pl_sys_stat){
+		.dev = s.st_dev,
+		.ino = s.st_ino,
+		.size = (uint64_t)s.st_size,
+		.mode = s.st_mode,
+		.links = s.st_nlink,
+	};
 	return 0;
 }
 

@@ -51,7 +51,8 @@ int pl_sys_dup_over(int from, int to);		/* dup3(O_CLOEXEC), fork child */
 int pl_sys_close(int fd);
 int pl_sys_get_flags(int fd);			/* F_GETFL */
 int pl_sys_stat(int fd, struct pl_sys_stat *st);
-int pl_sys_stat_id(int fd, struct pl_sys_stat *st);	/* dev, ino and mode only: one system call */
+/* What fstat tells, in one system call: dev, ino, size, mode, links. */
+int pl_sys_stat_id(int fd, struct pl_sys_stat *st);
 ssize_t pl_sys_pread(int fd, void *buf, size_t len, uint64_t off);
 ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off);
 int pl_sys_truncate(int fd, uint64_t len);

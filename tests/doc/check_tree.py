@@ -19,7 +19,8 @@ SPDX = "SPDX-License-Identifier: " + "BSD-3-Clause"
 # Spelled in halves, since this file is looked at too.
 FORBIDDEN = [re.compile(word) for word in (
     r"\bTO" r"DO\b", r"\bFIX" r"ME\b", r"\bXX" r"X\b", r"\.\./sha" r"red", r"/wo" r"rk/(main|sh|\.)",
-    r"\.libr" r"ary/", r"^#if 0\b", r"^<<<<" r"<<< |^>>>>" r">>> ")]
+    r"\.libr" r"ary/", r"^#if 0\b")]
+FORBIDDEN.append(re.compile(r"^<<<<" r"<<< |^>>>>" r">>> "))  # of a merge
 
 MAX_FILE, MAX_FUNCTION, MAX_MEDIAN, MAX_COLUMNS = 500, 80, 15, 110
 
