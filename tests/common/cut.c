@@ -6,7 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+_Thread_local bool cut_pretend;
+
+/* Found before the C library's, by libpinlease too. */
+__attribute__((visibility("default"))) int fdatasync(int fd)
+{
+	return cut_pretend ? 0 : (int)syscall(SYS_fdatasync, fd);
+}
 
 #define MORE_ACKED  20u /* writes of an arm between two of its syncs */
 #define PATIENCE_NS 20000000000ull

@@ -47,6 +47,9 @@ struct cut_promise {
 	uint32_t acked[CUT_SLOTS];
 };
 
+/* The control's: fdatasync of this thread does nothing, and says 0. */
+extern _Thread_local bool cut_pretend;
+
 struct cut;
 
 struct cut_arm {

@@ -39,6 +39,9 @@ __attribute__((format(printf, 1, 2))) void kt_note(const char *fmt, ...);
 
 uint64_t kt_now(void); /* CLOCK_MONOTONIC, ns */
 void kt_sleep_ms(unsigned int ms);
+/* What registrations have pinned of this process's memory, in KiB (VmPin); -1: it cannot be read. */
+long kt_pinned_kib(void);
+int kt_send_fd(int sock, int fd);	/* SCM_RIGHTS; 0 or -errno */
 bool kt_kernel_from(unsigned int major, unsigned int minor); /* running kernel is that or newer */
 
 /* Zeroed memory shared with every helper, given back when the test ends; NULL when the 16 MiB are used up. */

@@ -225,6 +225,13 @@ bool rt_peer_reached(struct rt_peer *peer, enum rt_peer_state state, unsigned in
 	return true;
 }
 
+void rt_peer_rest(struct rt_peer *peer)
+{
+	rt_peer_order(peer, RT_REST);
+	rt_assert(rt_peer_reached(peer, RT_READY, 10000), "the peer does not rest: status %u",
+		  atomic_load(&peer->error));
+}
+
 void rt_peer_connect(struct rt_peer *peer, struct kt_rdma *dev, struct kt_qp *qp)
 {
 	uint32_t before = atomic_load(&peer->connects);

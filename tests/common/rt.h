@@ -62,6 +62,7 @@ struct rt_peer {			/* in kt_shared memory */
 struct kt_call *rt_peer_start(struct rt_peer *peer);	/* the process; at rest, its device open */
 void rt_peer_order(struct rt_peer *peer, enum rt_order order);
 bool rt_peer_reached(struct rt_peer *peer, enum rt_peer_state state, unsigned int ms);
+void rt_peer_rest(struct rt_peer *peer);	/* ordered, and reached: dies otherwise */
 /* A new connection between dev and the peer; what was in *qp (zeroed at first) is dropped. */
 void rt_peer_connect(struct rt_peer *peer, struct kt_rdma *dev, struct kt_qp *qp);
 /* What each word of a slot is, once write seq is in it. */

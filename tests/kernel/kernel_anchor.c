@@ -19,27 +19,6 @@
 #include "rounds.h"
 #include "scene.h"
 
-static int send_fd(int sock, int fd)
-{
-	union {
-		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	char byte = 'a';
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov,
-			      .msg_iovlen = 1,
-			      .msg_control = control.room,
-			      .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	return sendmsg(sock, &msg, MSG_NOSIGNAL) == 1 ? 0 : -errno;
-}
-
 /* Put fd in flight; returns the receiving end, or -errno. */
 static int anchor(int fd)
 {
@@ -47,7 +26,7 @@ static int anchor(int fd)
 
 	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends))
 		return -errno;
-	ret = send_fd(ends[0], fd);
+	ret = kt_send_fd(ends[0], fd);
 	close(ends[0]);
 	if (ret)
 		close(ends[1]);
@@ -149,7 +128,7 @@ static int anchor_till_it_fails(const void *arg)
 			if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends))
 				return -errno;
 		}
-		ret = send_fd(ends[0], fd);
+		ret = kt_send_fd(ends[0], fd);
 	}
 	return ret;
 }

@@ -49,27 +49,13 @@ static int open_bystanders(void)
 /* The sending end is closed, the receiving one left open for the process to die with. */
 static int put_in_flight(int fd)
 {
-	union {
-		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	char byte = 'a';
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov,
-			      .msg_iovlen = 1,
-			      .msg_control = control.room,
-			      .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	int ends[2];
+	int ends[2], ret;
 
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) || sendmsg(ends[0], &msg, 0) != 1)
+	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends))
 		return -errno;
+	ret = kt_send_fd(ends[0], fd);
 	close(ends[0]);
-	return 0;
+	return ret;
 }
 
 static int own_open(const struct owner_arg *a)

@@ -61,20 +61,6 @@ static unsigned int count_fds(void)
 	return n;
 }
 
-static long pinned_kib(void)
-{
-	FILE *f = fopen("/proc/self/status", "re");
-	char line[256];
-	long kib = -1;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmPin: %ld", &kib) == 1)
-			break;
-	rt_assert(f && kib >= 0, "no VmPin in /proc/self/status");
-	fclose(f);
-	return kib;
-}
-
 static bool maps_file(const struct mx_file *f)
 {
 	const char *name = strncmp(f->path, "/dev/", 5) ? "matrix-file" : f->path;
@@ -270,7 +256,8 @@ static int open_file(struct try *t, struct pinlease_why *why)
 
 	mx_file_make(t->f.kind, &t->f);
 	t->fds = count_fds();
-	t->pinned_kib = pinned_kib();
+	t->pinned_kib = kt_pinned_kib();
+	rt_assert(t->pinned_kib >= 0, "no VmPin in /proc/self/status");
 	if (t->f.fd >= 0)
 		return pinlease_file_attach(ctx, t->f.fd, &opts, why, &t->file);
 	return pinlease_file_open(ctx, t->f.path, &opts, why, &t->file);
@@ -282,7 +269,7 @@ static void close_file(struct try *t)
 	struct pinlease_event ev;
 
 	cell_assert(t, !next_event(&ev, 0));
-	cell_assert(t, count_fds() == t->fds && pinned_kib() == t->pinned_kib && !maps_file(&t->f));
+	cell_assert(t, count_fds() == t->fds && kt_pinned_kib() == t->pinned_kib && !maps_file(&t->f));
 	mx_device.assert_clean();
 	mx_assert_free(&t->f);
 	cell_assert(t, mx_open_elsewhere(&t->f, MX_LOOK) < HELD_UP_MS);

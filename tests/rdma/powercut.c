@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <pinlease.h>
@@ -42,19 +41,11 @@ static struct arm arms[] = {
 
 static struct kt_rdma dev;
 static struct kt_qp to_peer;
-static _Thread_local bool pretend;
-
-/* Found before the C library's, by libpinlease too. */
-__attribute__((visibility("default"))) int fdatasync(int fd)
-{
-	return pretend ? 0 : (int)syscall(SYS_fdatasync, fd);
-}
-
 static int arm_sync(void *arg)
 {
 	struct arm *arm = arg;
 
-	pretend = arm->control;
+	cut_pretend = arm->control;
 	return pinlease_sync(arm->lease, 0, 0, 0);
 }
 
@@ -120,9 +111,7 @@ static void arm_rest(struct arm *arm)
 		cut_writer_stop(&arm->writer);
 		return;
 	}
-	rt_peer_order(arm->books, RT_REST);
-	rt_assert(rt_peer_reached(arm->books, RT_READY, 10000), "the peer does not rest: status %u",
-		  atomic_load(&arm->books->error));
+	rt_peer_rest(arm->books);
 }
 
 static void arm_close(struct arm *arm)

@@ -227,9 +227,7 @@ static void arm_stop(struct arm *arm)
 {
 	if (!arm->remote)
 		return;
-	rt_peer_order(arm->books, RT_REST);
-	rt_assert(rt_peer_reached(arm->books, RT_READY, 10000), "the peer does not rest: status %u",
-		  atomic_load(&arm->books->error));
+	rt_peer_rest(arm->books);
 }
 
 static void arm_close(struct arm *arm)

@@ -174,12 +174,6 @@ static void test_granted_is_kept(struct world *w)
 	granted_is_kept(w, 20 * MIB, 1, 100);
 }
 
-static void write_told(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed)
-{
-	world_write(lease, off, len, seed);
-	assert_int_equal(pinlease_mark_dirty(lease, off, len), 0);
-}
-
 /* Of 4 MiB, half. */
 static void test_flusher(struct world *w)
 {
@@ -187,10 +181,10 @@ static void test_flusher(struct world *w)
 
 	open_big(w, 2);
 	lease = may_lease(w, 0, FILE_MIB, &told);
-	write_told(lease, MIB, MIB, 41);
+	world_write_told(lease, MIB, MIB, 41);
 	sim_sleep(5 * SIM_S);
 	assert_int_equal(world_info(lease).dirty_bytes, MIB);
-	write_told(lease, 8 * MIB, 2 * MIB, 42);
+	world_write_told(lease, 8 * MIB, 2 * MIB, 42);
 	sim_sleep(SIM_S);
 	assert_int_equal(world_info(lease).dirty_bytes, 0);
 	assert_true(sim_file_is(w->path, MIB, MIB, 41));
@@ -210,7 +204,7 @@ static void test_break_time_changes(struct world *w)
 
 	open_big(w, 3600);
 	lease = may_lease(w, 0, FILE_MIB, &told);
-	write_told(lease, 0, 10 * MIB, 43);
+	world_write_told(lease, 0, 10 * MIB, 43);
 	sim_sleep(5 * SIM_S);
 	assert_int_equal(world_info(lease).dirty_bytes, 10 * MIB);
 	sim_break_time(2);
@@ -218,7 +212,7 @@ static void test_break_time_changes(struct world *w)
 	assert_int_equal(world_info(lease).dirty_bytes, 0);
 	sim_break_time(0);
 	sim_sleep(SIM_S);
-	write_told(lease, 0, 10 * MIB, 44);
+	world_write_told(lease, 0, 10 * MIB, 44);
 	sim_sleep(5 * SIM_S);
 	assert_int_equal(world_info(lease).dirty_bytes, 10 * MIB);
 	world_close(w);
@@ -235,7 +229,7 @@ static void test_flusher_rests(struct world *w)
 	sim_disk(4 * MIB, 0);
 	lease = may_lease(w, 0, FILE_MIB, &told);
 	gen = world_begin(lease, 1);
-	write_told(lease, 0, 4 * MIB, 45);
+	world_write_told(lease, 0, 4 * MIB, 45);
 	before = sim_written();
 	sim_sleep(60 * SIM_S);
 	assert_int_equal(world_info(lease).dirty_bytes, 4 * MIB);
@@ -253,7 +247,7 @@ static void test_flusher_fails(struct world *w)
 
 	open_big(w, 2);
 	lease = may_lease(w, 0, FILE_MIB, &told);
-	write_told(lease, 0, 5 * MIB, 46);
+	world_write_told(lease, 0, 5 * MIB, 46);
 	sim_fail("pwrite", 1, -ENOSPC, 0);
 	sim_sleep(3 * SIM_S);
 	assert_int_equal(world_info(lease).dirty_bytes, 5 * MIB);
@@ -273,7 +267,7 @@ static void flusher_beside(struct world *w, bool release)
 	open_big(w, 3);
 	lease = may_lease(w, 0, FILE_MIB, &told);
 	sim_disk(8 * MIB, 0);
-	write_told(lease, 0, 8 * MIB, 47);
+	world_write_told(lease, 0, 8 * MIB, 47);
 	while (!sim_written())
 		sim_sleep(10 * SIM_MS);
 	sim_sleep(200 * SIM_MS);
@@ -321,7 +315,7 @@ static void test_flushers_leave_workers(struct world *w)
 		assert_int_equal(pinlease_file_open(w->ctx, sim_file(names[i], 4 * MIB), NULL, NULL,
 						    &file[i]), 0);
 		assert_int_equal(pinlease_acquire(file[i], 0, 4 * MIB, &o, NULL, &lease[i]), 0);
-		write_told(lease[i], 0, 4 * MIB, 48);
+		world_write_told(lease[i], 0, 4 * MIB, 48);
 	}
 	sim_slow("pwrite", 100 * SIM_MS);
 	while (!sim_written())

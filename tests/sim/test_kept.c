@@ -13,17 +13,6 @@ static const struct pinlease_opts staged = { .mode = PINLEASE_MODE_STAGED };
 static const struct pinlease_opts manual = { .mode = PINLEASE_MODE_STAGED,
 					     .flags = PINLEASE_L_DIRTY_TOLD | PINLEASE_L_MANUAL };
 
-static void write_told(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed)
-{
-	world_write(lease, off, len, seed);
-	assert_int_equal(pinlease_mark_dirty(lease, off, len), 0);
-}
-
-static int sync_all(struct pinlease *lease)
-{
-	return pinlease_sync(lease, 0, 0, 0);
-}
-
 struct saver {
 	struct pinlease *lease;
 	int fd, ret;
@@ -42,15 +31,15 @@ static void test_save_all_of_it(struct world *w)
 	world_write(lease, 0, 4 * MIB, 28);
 	assert_int_equal(pinlease_save(lease, fd), -EAGAIN);
 	sim_fail("pwrite", 2, -ENOSPC, 1);
-	assert_int_equal(sync_all(lease), -ENOSPC);
+	assert_int_equal(world_sync(lease), -ENOSPC);
 	assert_int_equal(pinlease_save(lease, fd), 0);
 	assert_true(sim_file_is(saved, 0, 4 * MIB, 28));
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(lease), -EIO);
+	assert_int_equal(world_sync(lease), -EIO);
 	assert_int_equal(truncate(saved, 0), 0);
 	assert_int_equal(pinlease_save(lease, fd), 0);
 	assert_true(sim_file_is(saved, 0, 4 * MIB, 28));
-	assert_int_equal(sync_all(lease), 0);
+	assert_int_equal(world_sync(lease), 0);
 	assert_true(sim_file_is(w->path, 0, 4 * MIB, 28));
 	close(fd);
 	world_close(w);
@@ -75,9 +64,9 @@ static void test_save_beside_a_break(struct world *w)
 	assert_int_equal(truncate(w->path, 4 * MIB), 0);
 	s.lease = world_lease(w, 0, 4 * MIB, &manual);
 	s.fd = open(saved, O_RDWR);
-	write_told(s.lease, 0, 4 * MIB, 29);
+	world_write_told(s.lease, 0, 4 * MIB, 29);
 	sim_fail("pwrite", 1, -ENOSPC, 1);
-	assert_int_equal(sync_all(s.lease), -ENOSPC);
+	assert_int_equal(world_sync(s.lease), -ENOSPC);
 	sim_slow("pwrite", 10 * SIM_S);
 	t = sim_thread_start(save_slowly, &s);
 	sim_sleep(SIM_S);
@@ -112,11 +101,11 @@ static void test_ranges(struct world *w)
 	assert_int_equal(pinlease_dirty_next(lease, 0, &off, &len), -EAGAIN);
 	assert_int_equal(pinlease_dirty_next(NULL, 0, &off, &len), -EINVAL);
 	assert_int_equal(pinlease_dirty_next(lease, 0, NULL, &len), -EINVAL);
-	write_told(lease, SIM_PAGE + 17, 1, 30);
-	write_told(lease, 4 * SIM_PAGE, 2 * SIM_PAGE, 31);
-	write_told(lease, 9 * SIM_PAGE, 100, 32);
+	world_write_told(lease, SIM_PAGE + 17, 1, 30);
+	world_write_told(lease, 4 * SIM_PAGE, 2 * SIM_PAGE, 31);
+	world_write_told(lease, 9 * SIM_PAGE, 100, 32);
 	sim_fail("pwrite", 1, -ENOSPC, 2);
-	assert_int_equal(sync_all(lease), -ENOSPC);
+	assert_int_equal(world_sync(lease), -ENOSPC);
 	next_is(lease, 0, SIM_PAGE, SIM_PAGE);
 	world_opener_in(sim_open(w->path, O_RDWR), SIM_S);
 	world_event(w, PINLEASE_EV_BREAK);

@@ -14,23 +14,12 @@ static const struct pinlease_opts told = { .mode = PINLEASE_MODE_STAGED, .flags 
 static const struct pinlease_opts manual = { .mode = PINLEASE_MODE_STAGED,
 					     .flags = PINLEASE_L_DIRTY_TOLD | PINLEASE_L_MANUAL };
 
-static void write_told(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed)
-{
-	world_write(lease, off, len, seed);
-	assert_int_equal(pinlease_mark_dirty(lease, off, len), 0);
-}
-
-static int sync_all(struct pinlease *lease)
-{
-	return pinlease_sync(lease, 0, 0, 0);
-}
-
 /* How many pieces a call of fn writes to files. */
 static unsigned int pieces(struct pinlease *lease, int want)
 {
 	unsigned int before = sim_calls("pwrite");
 
-	assert_int_equal(sync_all(lease), want);
+	assert_int_equal(world_sync(lease), want);
 	return sim_calls("pwrite") - before;
 }
 
@@ -50,13 +39,13 @@ static void test_of_another_lease(struct world *w)
 	lost = world_lease(w, 0, 4 * SIM_PAGE, &manual);
 	clean = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &manual);
 	meets = world_lease(w, 8 * SIM_PAGE, 4 * SIM_PAGE, &told);
-	write_told(lost, SIM_PAGE, SIM_PAGE, 11);
+	world_write_told(lost, SIM_PAGE, SIM_PAGE, 11);
 	break_once(w, lost);
 	assert_int_equal(pinlease_restore(clean, NULL), 0);
 	world_reach(meets, PINLEASE_ACTIVE);
-	write_told(meets, 0, SIM_PAGE, 12);
+	world_write_told(meets, 0, SIM_PAGE, 12);
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(meets), -EIO);
+	assert_int_equal(world_sync(meets), -EIO);
 	/* Each of the two once, and the third, which had nothing in the file, not at all. */
 	assert_int_equal(pieces(lost, -EIO), 0);
 	assert_int_equal(world_info(lost).dirty_bytes, SIM_PAGE);
@@ -76,11 +65,11 @@ static void test_synced_before(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	early = world_lease(w, 0, 4 * SIM_PAGE, &told);
 	late = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
-	write_told(early, 0, SIM_PAGE, 13);
-	assert_int_equal(sync_all(early), 0);
-	write_told(late, 0, SIM_PAGE, 14);
+	world_write_told(early, 0, SIM_PAGE, 13);
+	assert_int_equal(world_sync(early), 0);
+	world_write_told(late, 0, SIM_PAGE, 14);
 	sim_fail("datasync", 1, -ENOSPC, 1);
-	assert_int_equal(sync_all(late), -ENOSPC);
+	assert_int_equal(world_sync(late), -ENOSPC);
 	assert_int_equal(pieces(early, 0), 0);
 	assert_int_equal(pieces(late, 0), 1);
 	world_close(w);
@@ -93,11 +82,11 @@ static void test_written_by_a_break(struct world *w)
 
 	world_open(w, PINLEASE_WRITE);
 	lease = world_lease(w, 0, 4 * SIM_PAGE, &told);
-	write_told(lease, SIM_PAGE, SIM_PAGE, 15);
+	world_write_told(lease, SIM_PAGE, SIM_PAGE, 15);
 	break_once(w, lease);
 	assert_int_equal(world_info(lease).dirty_bytes, 0);
 	sim_fail("datasync", 1, -EDQUOT, 1);
-	assert_int_equal(sync_all(lease), -EDQUOT);
+	assert_int_equal(world_sync(lease), -EDQUOT);
 	assert_int_equal(world_info(lease).dirty_bytes, SIM_PAGE);
 	assert_int_equal(pieces(lease, 0), 1);
 	assert_true(sim_file_is(w->path, SIM_PAGE, SIM_PAGE, 15));
@@ -113,13 +102,13 @@ static void test_met_by_a_write(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	early = world_lease(w, 0, 4 * SIM_PAGE, &told);
 	late = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
-	write_told(early, 0, SIM_PAGE, 29);
+	world_write_told(early, 0, SIM_PAGE, 29);
 	break_once(w, early);
 	world_reach(late, PINLEASE_ACTIVE);
-	write_told(late, 0, SIM_PAGE, 30);
+	world_write_told(late, 0, SIM_PAGE, 30);
 	sim_fail("pwrite", 1, -EIO, 1);
-	assert_int_equal(sync_all(late), -EIO);
-	assert_int_equal(sync_all(early), -EIO);
+	assert_int_equal(world_sync(late), -EIO);
+	assert_int_equal(world_sync(early), -EIO);
 	assert_int_equal(pieces(early, 0), 1);
 	assert_int_equal(pieces(late, 0), 1);
 	assert_true(sim_file_is(w->path, 0, SIM_PAGE, 29));
@@ -135,14 +124,14 @@ static void test_lost_while_revoked(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	lease = world_lease(w, 0, 4 * SIM_PAGE, &manual);
 	other = world_lease(w, 4 * SIM_PAGE, SIM_PAGE, &told);
-	write_told(lease, SIM_PAGE, SIM_PAGE, 16);
+	world_write_told(lease, SIM_PAGE, SIM_PAGE, 16);
 	world_opener_in(sim_open(w->path, O_RDWR), SIM_S);
 	world_reach(other, PINLEASE_ACTIVE);
 	assert_int_equal(world_state(lease), PINLEASE_REVOKED);
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(other), -EIO);
+	assert_int_equal(world_sync(other), -EIO);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(sync_all(lease), -EIO);
+	assert_int_equal(world_sync(lease), -EIO);
 	assert_int_equal(pieces(lease, 0), 1);
 	assert_true(sim_file_is(w->path, SIM_PAGE, SIM_PAGE, 16));
 	world_close(w);
@@ -175,7 +164,7 @@ static void two_at_once(struct world *w, bool same)
 	s[1].off = same ? SIM_PAGE : 0;
 	s[1].len = SIM_PAGE;
 	for (i = 0; i < 2; i++)
-		write_told(s[i].lease, s[i].off, SIM_PAGE, 17);
+		world_write_told(s[i].lease, s[i].off, SIM_PAGE, 17);
 	sim_slow("datasync", 100 * SIM_MS);
 	sim_fail("datasync", 1, -EIO, 1);
 	t[0] = sim_thread_start(sync_range, &s[0]);
@@ -189,8 +178,8 @@ static void two_at_once(struct world *w, bool same)
 	assert_int_equal(sim_calls("datasync"), 2);
 	assert_int_equal(world_info(s[0].lease).dirty_bytes + (same ? 0 : world_info(s[1].lease).dirty_bytes),
 			 2 * SIM_PAGE);
-	assert_int_equal(sync_all(s[0].lease), 0);
-	assert_int_equal(sync_all(s[1].lease), 0);
+	assert_int_equal(world_sync(s[0].lease), 0);
+	assert_int_equal(world_sync(s[1].lease), 0);
 	for (i = 0; i < 2; i++)
 		assert_int_equal(world_info(s[i].lease).dirty_bytes, 0);
 	world_close(w);
@@ -217,7 +206,7 @@ static void test_one_for_all(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	for (i = 0; i < 5; i++) {
 		s[i] = (struct syncer){ .lease = world_lease(w, i * SIM_PAGE, SIM_PAGE, &told), .ret = 1 };
-		write_told(s[i].lease, 0, SIM_PAGE, 20);
+		world_write_told(s[i].lease, 0, SIM_PAGE, 20);
 	}
 	sim_slow("datasync", 100 * SIM_MS);
 	before = sim_now();
@@ -234,9 +223,9 @@ static void test_one_for_all(struct world *w)
 	/* All of it was covered: a later error is nobody's. */
 	sim_slow("datasync", 0);
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(s[4].lease), -EIO);
+	assert_int_equal(world_sync(s[4].lease), -EIO);
 	for (i = 0; i < 4; i++)
-		assert_int_equal(sync_all(s[i].lease), 0);
+		assert_int_equal(world_sync(s[i].lease), 0);
 	world_close(w);
 }
 
@@ -250,8 +239,8 @@ static void test_written_beside_fdatasync(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	lease = world_lease(w, 0, 4 * SIM_PAGE, &manual);
 	s.lease = world_lease(w, 4 * SIM_PAGE, SIM_PAGE, &manual);
-	write_told(s.lease, 0, SIM_PAGE, 21);
-	write_told(lease, 0, SIM_PAGE, 22);
+	world_write_told(s.lease, 0, SIM_PAGE, 21);
+	world_write_told(lease, 0, SIM_PAGE, 22);
 	sim_slow("datasync", SIM_S);
 	t = sim_thread_start(sync_range, &s);
 	sim_sleep(SIM_MS);
@@ -262,8 +251,8 @@ static void test_written_beside_fdatasync(struct world *w)
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
 	assert_int_equal(pinlease_restore(s.lease, NULL), 0);
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(s.lease), -EIO);
-	assert_int_equal(sync_all(lease), -EIO);
+	assert_int_equal(world_sync(s.lease), -EIO);
+	assert_int_equal(world_sync(lease), -EIO);
 	assert_int_equal(pieces(lease, 0), 1);
 	world_close(w);
 }
@@ -278,14 +267,14 @@ static void test_writing_beside_fdatasync(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	for (i = 0; i < 2; i++)
 		s[i].lease = world_lease(w, i * SIM_PAGE, SIM_PAGE, &told);
-	write_told(s[1].lease, 0, SIM_PAGE, 23);
+	world_write_told(s[1].lease, 0, SIM_PAGE, 23);
 	sim_slow("pwrite", 10 * SIM_S);
 	t[1] = sim_thread_start(sync_range, &s[1]);
 	sim_sleep(SIM_MS);
 	/* Nothing to write: straight to the disk, twice, while the other one writes. */
-	assert_int_equal(sync_all(s[0].lease), 0);
+	assert_int_equal(world_sync(s[0].lease), 0);
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(s[0].lease), -EIO);
+	assert_int_equal(world_sync(s[0].lease), -EIO);
 	sim_thread_join(t[1]);
 	sim_slow("pwrite", 0);
 	assert_int_equal(s[1].ret, -EIO);
@@ -303,7 +292,7 @@ static void test_lost_beside_a_break(struct world *w)
 	world_open(w, PINLEASE_WRITE);
 	lease = world_lease(w, 0, SIM_PAGE, &manual);
 	s.lease = world_lease(w, SIM_PAGE, SIM_PAGE, &manual);
-	write_told(lease, 0, SIM_PAGE, 24);
+	world_write_told(lease, 0, SIM_PAGE, 24);
 	sim_slow("datasync", 200 * SIM_MS);
 	sim_fail("datasync", 1, -EIO, 1);
 	t = sim_thread_start(sync_range, &s);
@@ -316,8 +305,8 @@ static void test_lost_beside_a_break(struct world *w)
 	assert_int_equal(sim_calls("pwrite"), 2);
 	assert_true(sim_file_is(w->path, 0, SIM_PAGE, 24));
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(sync_all(lease), -EIO);
-	assert_int_equal(sync_all(lease), 0);
+	assert_int_equal(world_sync(lease), -EIO);
+	assert_int_equal(world_sync(lease), 0);
 	world_close(w);
 }
 
@@ -330,7 +319,7 @@ static void test_beside_release(struct world *w)
 
 	world_open(w, PINLEASE_WRITE);
 	s.lease = world_lease(w, 0, 4 * SIM_PAGE, &told);
-	write_told(s.lease, 0, SIM_PAGE, 25);
+	world_write_told(s.lease, 0, SIM_PAGE, 25);
 	sim_slow("datasync", 10 * SIM_S);
 	sim_fail("datasync", 1, -EIO, 1);
 	t = sim_thread_start(sync_range, &s);
@@ -354,31 +343,31 @@ static void test_pinned(struct world *w)
 	pinned = world_lease(w, 0, 4 * SIM_PAGE, NULL);
 	other = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
 	assert_int_equal(world_info(pinned).mode, PINLEASE_MODE_PINNED);
-	write_told(other, 0, SIM_PAGE, 26);
+	world_write_told(other, 0, SIM_PAGE, 26);
 	sim_fail("datasync", 1, -EIO, 1);
-	assert_int_equal(sync_all(other), -EIO);
+	assert_int_equal(world_sync(other), -EIO);
 	advised = sim_calls("advise");
-	assert_int_equal(sync_all(pinned), -EIO);
+	assert_int_equal(world_sync(pinned), -EIO);
 	assert_int_equal(sim_calls("advise"), advised);
 	sim_fail("advise", 1, -ENOMEM, 1);
-	assert_int_equal(sync_all(pinned), -ENOMEM);
-	assert_int_equal(sync_all(pinned), 0);
+	assert_int_equal(world_sync(pinned), -ENOMEM);
+	assert_int_equal(world_sync(pinned), 0);
 	assert_int_equal(sim_calls("advise"), advised + 2);
-	assert_int_equal(sync_all(pinned), 0);
+	assert_int_equal(world_sync(pinned), 0);
 	assert_int_equal(sim_calls("advise"), advised + 2);
 	/* A write that fails may be a synchronous one, and have taken the error away from the others. */
-	write_told(other, 0, SIM_PAGE, 27);
+	world_write_told(other, 0, SIM_PAGE, 27);
 	sim_fail("pwrite", 1, -ENOSPC, 1);
-	assert_int_equal(sync_all(other), -ENOSPC);
-	assert_int_equal(sync_all(pinned), -ENOSPC);
+	assert_int_equal(world_sync(other), -ENOSPC);
+	assert_int_equal(world_sync(pinned), -ENOSPC);
 	/* And its own msync takes an error away from the others. */
-	write_told(other, 0, SIM_PAGE, 28);
+	world_write_told(other, 0, SIM_PAGE, 28);
 	break_once(w, other);
 	world_reach(pinned, PINLEASE_ACTIVE);
 	sim_fail("msync", 1, -EIO, 1);
-	assert_int_equal(sync_all(pinned), -EIO);
-	assert_int_equal(sync_all(other), -EIO);
-	assert_int_equal(sync_all(other), 0);
+	assert_int_equal(world_sync(pinned), -EIO);
+	assert_int_equal(world_sync(other), -EIO);
+	assert_int_equal(world_sync(other), 0);
 	world_close(w);
 }
 

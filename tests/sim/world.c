@@ -170,6 +170,17 @@ void world_write(struct pinlease *lease, uint64_t off, uint32_t len, unsigned in
 	pinlease_dma_end(lease, 1, gen);
 }
 
+void world_write_told(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed)
+{
+	world_write(lease, off, len, seed);
+	assert_int_equal(pinlease_mark_dirty(lease, off, len), 0);
+}
+
+int world_sync(struct pinlease *lease)
+{
+	return pinlease_sync(lease, 0, 0, 0);
+}
+
 void world_opener_in(struct sim_opener *o, uint64_t ns)
 {
 	assert_true(sim_opener_wait(o, PATIENCE));

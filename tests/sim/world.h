@@ -68,6 +68,9 @@ void world_reach(struct pinlease *lease, uint32_t state); /* waits 200 s at most
 uint32_t world_begin(struct pinlease *lease, uint32_t n); /* the generation */
 /* The peer writes len bytes of seed's pattern at off of the lease, and they are there when it returns. */
 void world_write(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed);
+/* And tells the library of it: for leases with DIRTY_TOLD. */
+void world_write_told(struct pinlease *lease, uint64_t off, uint32_t len, unsigned int seed);
+int world_sync(struct pinlease *lease);	/* all of it */
 /* An opener is let on within ns, not by the kernel's own clock; ends it. */
 void world_opener_in(struct sim_opener *o, uint64_t ns);
 

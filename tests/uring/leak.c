@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kt.h"
+
 static void add(char *text, const char *line)
 {
 	size_t have = strlen(text), more = strlen(line);
@@ -93,20 +95,6 @@ static bool keep_own(const char *line)
 	       pid == getpid();
 }
 
-static long pinned_kib(void)
-{
-	FILE *f = fopen("/proc/self/status", "re");
-	char line[256];
-	long kib = 0;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmPin: %ld", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib;
-}
-
 int leak_take(struct leak_mark *mark)
 {
 	int ret;
@@ -117,7 +105,7 @@ int leak_take(struct leak_mark *mark)
 		ret = take_lines(mark->locks, "/proc/locks", keep_own);
 	if (!ret)
 		ret = take_lines(mark->maps, "/proc/self/maps", keep_map);
-	mark->pinned_kib = pinned_kib();
+	mark->pinned_kib = kt_pinned_kib();
 	return ret;
 }
 

@@ -244,14 +244,8 @@ int main(int argc, char **argv)
 		BREAK_TEST(truncate_and_grow), BREAK_TEST(own_truncate),
 		BREAK_TEST(breaks_in_a_row),   BREAK_TEST(release_keeps_the_data),
 	};
-	int ret;
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
 	fs_type = argc > 1 ? argv[1] : "tmpfs";
-	ret = kt_fs_make(&fs, fs_type, 16);
-	if (ret)
-		kt_skip("cannot mount %s: %s", fs_type, strerror(-ret));
+	ut_begin_on(&fs, fs_type, 16);
 	return cmocka_run_group_tests_name(fs_type, tests, NULL, NULL);
 }

@@ -341,10 +341,6 @@ int main(void)
 		CHILD_TEST(child_with_leases_of_its_own),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
-	if (kt_fs_make(&fs, "tmpfs", 16))
-		kt_skip("cannot mount tmpfs");
+	ut_begin_on(&fs, "tmpfs", 16);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -337,9 +337,7 @@ int main(int argc, char **argv)
 	bool with_disk = argc > 1 && !strcmp(argv[1], "disk");
 	int ret;
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	if (kt_fs_make(&fs, "tmpfs", 16) || (with_disk && start_disk()))
 		return 1;
 	if (!with_disk)

@@ -265,9 +265,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(fuse_is_refused_and_staged_without_a_guard),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	if (argc == 2 && !strcmp(argv[1], "9p")) {
 		if (!getenv("PINLEASE_OUT"))
 			kt_skip("no folder of the host: run me in a guest");

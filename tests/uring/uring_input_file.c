@@ -435,11 +435,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(table), cmocka_unit_test(free_in_any_order) };
 	int ret;
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
-	if (kt_fs_make(&fs, "tmpfs", 16))
-		kt_skip("cannot mount tmpfs");
+	ut_begin_on(&fs, "tmpfs", 16);
 	ut_file(path, fs.dir, "f", UT_BLOCKS);
 	ut_start(&u, 8, 8);
 	ret = cmocka_run_group_tests(tests, NULL, NULL);

@@ -232,7 +232,7 @@ static int try_memlock(const void *arg)
 			       &why, &out);
 	*a->reason = why.reason;
 	*a->stage = why.stage;
-	*a->pinned_kib = ut_pinned_kib();
+	*a->pinned_kib = kt_pinned_kib();
 	if (pinlease_file_close(own) || pinlease_uring_free(mine.ring) || pinlease_ctx_free(mine.ctx))
 		return -EBUSY;
 	return ret;
@@ -375,9 +375,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(table), cmocka_unit_test(holes) };
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	if (kt_fs_make(&fs, "tmpfs", 16) || kt_fs_make(&tracked, "ext4", 16))
 		kt_skip("cannot mount tmpfs and ext4");
 	return cmocka_run_group_tests(tests, setup, teardown);

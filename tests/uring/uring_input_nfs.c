@@ -105,9 +105,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(table) };
 	int ret;
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	ret = kt_nfs_make(&nfs);
 	if (ret == -ENODEV)
 		kt_skip("this kernel has no NFS server");

@@ -132,22 +132,6 @@ static int owner(const void *arg)
 
 /* The test's side */
 
-static bool leased(const char *path)
-{
-	FILE *f = fopen("/proc/locks", "re");
-	char line[256], inode[32];
-	bool found = false;
-	struct stat st;
-
-	assert_non_null(f);
-	assert_int_equal(stat(path, &st), 0);
-	snprintf(inode, sizeof(inode), ":%llu ", (unsigned long long)st.st_ino);
-	while (fgets(line, sizeof(line), f))
-		found |= strstr(line, "LEASE") && strstr(line, inode);
-	fclose(f);
-	return found;
-}
-
 static struct kt_call *owner_start(struct life *life)
 {
 	struct kt_call *own;
@@ -162,14 +146,14 @@ static struct kt_call *owner_start(struct life *life)
 	assert_int_equal(sem_wait(&shared->ready), 0);
 	assert_int_equal(atomic_load(&shared->error), 0);
 	assert_true(atomic_load(&shared->done) > 0);
-	assert_true(leased(life->path));
+	assert_true(ut_leased(life->path));
 	return own;
 }
 
 static void nothing_left(const struct life *life)
 {
 	assert_int_equal(kt_truncate_now(life->path, 0, SOON), 0);
-	assert_false(leased(life->path));
+	assert_false(ut_leased(life->path));
 }
 
 static int into_sleep(void)
@@ -456,8 +440,6 @@ int main(void)
 		cmocka_unit_test(a_descriptor_taken_over_is_an_error_and_not_ours),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	return cmocka_run_group_tests(tests, setup, NULL);
 }

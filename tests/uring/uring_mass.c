@@ -221,10 +221,6 @@ int main(void)
 		cmocka_unit_test(all_answered_none_twice),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
-	if (kt_fs_make(&fs, "tmpfs", 64))
-		kt_skip("cannot mount tmpfs");
+	ut_begin_on(&fs, "tmpfs", 64);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

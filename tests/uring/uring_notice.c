@@ -111,8 +111,6 @@ int main(void)
 		cmocka_unit_test(a_replaced_path_is_told_and_breaks_nothing),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

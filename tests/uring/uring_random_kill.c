@@ -109,28 +109,12 @@ static int opener(const void *arg)
 
 /* The test's */
 
-static bool leased(const char *path)
-{
-	FILE *f = fopen("/proc/locks", "re");
-	char line[256], inode[32];
-	bool found = false;
-	struct stat st;
-
-	assert_non_null(f);
-	assert_int_equal(stat(path, &st), 0);
-	snprintf(inode, sizeof(inode), ":%llu ", (unsigned long long)st.st_ino);
-	while (fgets(line, sizeof(line), f))
-		found |= strstr(line, "LEASE") && strstr(line, inode);
-	fclose(f);
-	return found;
-}
-
 /* A ring is taken down behind the back of its process, and holds the leased description until then. */
 static bool left_behind(const char *path)
 {
 	unsigned int ms;
 
-	for (ms = 0; ms < SOON && leased(path); ms++)
+	for (ms = 0; ms < SOON && ut_leased(path); ms++)
 		kt_sleep_ms(1);
 	return ms == SOON;
 }
@@ -143,7 +127,7 @@ static void one_round(struct life *life, unsigned int *held)
 	assert_non_null(own);
 	/* The opener comes before the kill in one round, and after it in the other. */
 	usleep(roll(&life->seed, LIFE_US));
-	*held += leased(life->path);
+	*held += ut_leased(life->path);
 	if (life->seed & 64) {
 		open_call = kt_call_start(opener, life, sizeof(*life));
 		assert_non_null(open_call);
@@ -190,8 +174,6 @@ int main(void)
 		cmocka_unit_test(whenever_it_is_killed_nobody_is_stuck_and_nothing_stays),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
+	ut_begin();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -214,10 +214,10 @@ static void expect_pinned(uint32_t leases, bool counted)
 {
 	long want = (long)leases * UT_LEN / 1024;
 
-	for (int i = 0; counted && i < 3000 && ut_pinned_kib() != want; i++)
+	for (int i = 0; counted && i < 3000 && kt_pinned_kib() != want; i++)
 		kt_sleep_ms(1);
 	if (counted)
-		assert_int_equal(ut_pinned_kib(), want);
+		assert_int_equal(kt_pinned_kib(), want);
 }
 
 /* Pages are really pinned, once a lease, and given back by release; the slot is free again. */
@@ -225,7 +225,7 @@ static void pins_and_unpins(void **state)
 {
 	struct pinlease_file *files[3];
 	struct pinlease *leases[3];
-	bool counted = ut_pinned_kib() > 0;
+	bool counted = kt_pinned_kib() > 0;
 	char name[8] = "f0", more[KT_PATH_MAX];
 
 	(void)state;
@@ -306,10 +306,6 @@ int main(void)
 		RING_TEST(frees_everything),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
-	if (kt_fs_make(&fs, "tmpfs", 16))
-		kt_skip("cannot mount tmpfs");
+	ut_begin_on(&fs, "tmpfs", 16);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,10 +178,6 @@ int main(void)
 		cmocka_unit_test(every_signal_of_the_application_reaches_it),
 	};
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
-	if (kt_fs_make(&fs, "tmpfs", 64))
-		return 1;
+	ut_begin_on(&fs, "tmpfs", 64);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

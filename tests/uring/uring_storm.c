@@ -190,10 +190,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(storm, setup, teardown) };
 
-	kt_init();
-	ut_need_root();
-	ut_need_uring();
-	if (kt_fs_make(&fs, "tmpfs", 16))
-		kt_skip("cannot mount tmpfs");
+	ut_begin_on(&fs, "tmpfs", 16);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

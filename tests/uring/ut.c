@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void ut_need_uring(void)
@@ -20,10 +21,22 @@ void ut_need_uring(void)
 		pinlease_uring_free(ring);
 }
 
-void ut_need_root(void)
+void ut_begin(void)
 {
+	kt_init();
 	if (geteuid())
 		kt_skip("mounts file systems: needs root");
+	ut_need_uring();
+}
+
+void ut_begin_on(struct kt_fs *fs, const char *type, unsigned int mib)
+{
+	int r;
+
+	ut_begin();
+	r = kt_fs_make(fs, type, mib);
+	if (r)
+		kt_skip("cannot mount %s: %s", type, strerror(-r));
 }
 
 void ut_start(struct ut *u, uint32_t entries, uint32_t buffers)
@@ -140,18 +153,20 @@ struct pinlease_uring_completion ut_take(struct ut *u)
 	return done;
 }
 
-long ut_pinned_kib(void)
+bool ut_leased(const char *path)
 {
-	FILE *f = fopen("/proc/self/status", "re");
-	char line[256];
-	long kib = -1;
+	FILE *f = fopen("/proc/locks", "re");
+	char line[256], inode[32];
+	bool found = false;
+	struct stat st;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmPin: %ld", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib;
+	assert_non_null(f);
+	assert_int_equal(stat(path, &st), 0);
+	snprintf(inode, sizeof(inode), ":%llu ", (unsigned long long)st.st_ino);
+	while (fgets(line, sizeof(line), f))
+		found |= strstr(line, "LEASE") && strstr(line, inode);
+	fclose(f);
+	return found;
 }
 
 void ut_stamp(void *block, uint64_t stamp)

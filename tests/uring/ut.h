@@ -33,9 +33,11 @@ struct ut {
 void ut_start(struct ut *u, uint32_t entries, uint32_t buffers);
 void ut_stop(struct ut *u);		/* asserts that nothing is left */
 
-/* io_uring may be switched off, by sysctl or seccomp: then there is nothing to test. */
+/* What each main begins with. Skips without root, and where io_uring is off, by sysctl or seccomp. */
+void ut_begin(void);
+/* And mounts what fs is to be; skips where that cannot be. */
+void ut_begin_on(struct kt_fs *fs, const char *type, unsigned int mib);
 void ut_need_uring(void);
-void ut_need_root(void);
 
 /* These assert success. flags: PINLEASE_F_*, PINLEASE_L_*; mode 0: AUTO. */
 struct pinlease_file *ut_open(struct ut *u, const char *path, uint32_t access, uint32_t flags);
@@ -51,8 +53,9 @@ void ut_restore(struct pinlease *lease); /* until it is ACTIVE again: an opener 
 bool ut_event(struct ut *u, uint32_t type, unsigned int ms, struct pinlease_event *ev);
 /* One completion, asserted to come. */
 struct pinlease_uring_completion ut_take(struct ut *u);
-/* What registrations have pinned of this process's memory, in KiB (VmPin). */
-long ut_pinned_kib(void);
+
+/* Has anybody a lease of it? From /proc/locks. */
+bool ut_leased(const char *path);
 
 /* A file of blocks blocks on dir, block i filled with stamp 0. */
 void ut_file(char path[KT_PATH_MAX], const char *dir, const char *name, uint32_t blocks);
