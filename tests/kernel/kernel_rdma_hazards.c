@@ -47,13 +47,11 @@ static void hazard(enum scene_fs which, void (*change)(const struct target *))
 	struct target t;
 	struct wire w;
 
-	target_make(&t, which, KT_ACCESS_WRITE);
-	wire_make(&w);
+	target_wire_make(&t, &w, which, KT_ACCESS_WRITE);
 	writes_arrive(&w, &t);
 	change(&t);
 	writes_are_lost(&w, &t);
-	wire_drop(&w);
-	target_drop(&t);
+	target_wire_drop(&t, &w);
 }
 
 static void truncate_under_a_tmpfs_pin_loses_writes_silently(void **state)
@@ -89,8 +87,7 @@ static void before_6_5_fsync_under_a_write_pin_forgets_the_second_write(void **s
 		struct target t;
 		struct wire w;
 
-		target_make(&t, which, KT_ACCESS_WRITE);
-		wire_make(&w);
+		target_wire_make(&t, &w, which, KT_ACCESS_WRITE);
 		assert_int_equal(wire_write(&w, &t, 0, PAGE, 'A'), 0);
 		assert_int_equal(fsync(t.fd), 0);
 		assert_true(file_holds(t.path, 0, PAGE, 'A', O_DIRECT));
@@ -102,8 +99,7 @@ static void before_6_5_fsync_under_a_write_pin_forgets_the_second_write(void **s
 		assert_int_equal(madvise(t.map, PAGE, MADV_POPULATE_WRITE), 0);
 		assert_int_equal(fsync(t.fd), 0);
 		assert_true(file_holds(t.path, 0, PAGE, 'C', O_DIRECT));
-		wire_drop(&w);
-		target_drop(&t);
+		target_wire_drop(&t, &w);
 	}
 }
 
@@ -118,15 +114,13 @@ static void with_odp_fsync_alone_makes_the_second_write_durable(void **state)
 		struct target t;
 		struct wire w;
 
-		target_make(&t, which, ODP);
-		wire_make(&w);
+		target_wire_make(&t, &w, which, ODP);
 		for (int byte = 'A'; byte <= 'C'; byte++) {
 			assert_int_equal(wire_write(&w, &t, 0, PAGE, byte), 0);
 			assert_int_equal(fsync(t.fd), 0);
 			assert_true(file_holds(t.path, 0, PAGE, byte, O_DIRECT));
 		}
-		wire_drop(&w);
-		target_drop(&t);
+		target_wire_drop(&t, &w);
 	}
 }
 
@@ -150,15 +144,13 @@ static void with_odp_a_truncate_cuts_the_connection(void **state)
 		struct target t;
 		struct wire w;
 
-		target_make(&t, which, ODP);
-		wire_make(&w);
+		target_wire_make(&t, &w, which, ODP);
 		writes_arrive(&w, &t);
 		assert_int_equal(kt_truncate_now(t.path, 0, SCENE_LONG), 0);
 		assert_int_equal(wire_write(&w, &t, 0, PAGE, 'B'), -(1000 + IBV_WC_REM_ACCESS_ERR));
 		assert_int_equal(state_soon(&w.pair.peer, IBV_QPS_ERR), IBV_QPS_ERR);
 		assert_int_equal(state_soon(&w.pair.owner, IBV_QPS_ERR), IBV_QPS_ERR);
-		wire_drop(&w);
-		target_drop(&t);
+		target_wire_drop(&t, &w);
 	}
 }
 
@@ -174,15 +166,13 @@ static void with_odp_a_punched_hole_is_silently_filled_again(void **state)
 		struct target t;
 		struct wire w;
 
-		target_make(&t, which, ODP);
-		wire_make(&w);
+		target_wire_make(&t, &w, which, ODP);
 		writes_arrive(&w, &t);
 		punch(&t);
 		assert_true(file_holds(t.path, 0, PAGE, 0, 0));
 		assert_int_equal(wire_write(&w, &t, 0, PAGE, 'B'), 0);
 		assert_true(file_holds(t.path, 0, PAGE, 'B', 0));
-		wire_drop(&w);
-		target_drop(&t);
+		target_wire_drop(&t, &w);
 	}
 }
 
@@ -209,8 +199,7 @@ static void a_read_pin_sees_write_and_stores_but_no_o_direct_write(void **state)
 		struct target t;
 		struct wire w;
 
-		target_make(&t, which, KT_ACCESS_READ);
-		wire_make(&w);
+		target_wire_make(&t, &w, which, KT_ACCESS_READ);
 		memset(page, 'W', sizeof(page));
 		assert_int_equal(pwrite(t.fd, page, PAGE, 0), PAGE);
 		assert_int_equal(wire_read(&w, &t, 0, PAGE), 0);
@@ -221,8 +210,7 @@ static void a_read_pin_sees_write_and_stores_but_no_o_direct_write(void **state)
 		direct_write(&t, 'D');
 		assert_int_equal(wire_read(&w, &t, 0, PAGE), 0);
 		assert_true(all_bytes(w.buf, PAGE, 'S'));
-		wire_drop(&w);
-		target_drop(&t);
+		target_wire_drop(&t, &w);
 	}
 }
 

@@ -65,6 +65,18 @@ void wire_drop(struct wire *w)
 	munmap(w->buf, SCENE_SIZE);
 }
 
+void target_wire_make(struct target *t, struct wire *w, enum scene_fs which, unsigned int access)
+{
+	target_make(t, which, access);
+	wire_make(w);
+}
+
+void target_wire_drop(struct target *t, struct wire *w)
+{
+	wire_drop(w);
+	target_drop(t);
+}
+
 int wire_write(struct wire *w, const struct target *t, size_t offset, size_t len, int byte)
 {
 	memset(w->buf, byte, len);

@@ -42,6 +42,9 @@ struct wire {
 
 void wire_make(struct wire *w);
 void wire_drop(struct wire *w);
+/* Both. */
+void target_wire_make(struct target *t, struct wire *w, enum scene_fs which, unsigned int access);
+void target_wire_drop(struct target *t, struct wire *w);
 /* Fill len bytes of the peer's buffer with byte and write them to offset of the target: kt_do's result. */
 int wire_write(struct wire *w, const struct target *t, size_t offset, size_t len, int byte);
 /* Read len bytes at offset of the target into the peer's buffer. */
