@@ -372,7 +372,8 @@ int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
  * Drains (until the deadline), fences, writes back, unmaps, frees; may block. 0: it
  * is gone. -EIO, -ENOSPC, ... of the writeback, -EBUSY when the provider refuses to
  * deregister: the lease is there still, in LOST, and release may be tried again;
- * a second release after a failed writeback drops the data.
+ * a second release after a failed writeback drops the data. -EBUSY also while it has
+ * grants (pinlease/peers.h): then nothing has happened.
  */
 int pinlease_release(struct pinlease *lease);
 /*

@@ -26,6 +26,7 @@ struct pinlease_grant {
 	bool given;			/* a descriptor was ever read */
 	bool out;			/* of gen: neither returned nor disconnected */
 	bool recalled;			/* RECALL of gen was given to the application */
+	bool answered;			/* RETURNED of gen came, if too late */
 	bool disconnected, gone;
 };
 
@@ -141,7 +142,7 @@ static int grant_give(struct pinlease_grant *g, uint32_t type, void *buf, size_t
 		return r;
 	g->gen = pl_account_gen(&lease->account);
 	g->given = g->out = true;
-	g->recalled = false;
+	g->recalled = g->answered = false;
 	if (!again) {
 		lease->grants_out++;
 		lease->grants_untold += g->access == PINLEASE_WRITE;
@@ -172,6 +173,17 @@ PL_API int pinlease_grant_descriptor(struct pinlease_grant *grant, void *buf, si
 	return r;
 }
 
+/*
+ * Locked, ACTIVE in a later generation. A peer that has not answered its RECALL yet is not given the
+ * next one: it would hold up each break for the whole deadline, and do nothing with it.
+ */
+static uint32_t grant_due_anew(const struct pinlease_grant *g, bool ends)
+{
+	if (ends || g->off + g->len > g->lease->now_len)
+		return PL_WIRE_GONE;
+	return g->recalled && !g->answered ? 0 : PL_WIRE_RESTORED;
+}
+
 /* Locked. What the peer has to be told now; 0: nothing. */
 static uint32_t grant_due(const struct pinlease_grant *g, bool ends)
 {
@@ -183,7 +195,7 @@ static uint32_t grant_due(const struct pinlease_grant *g, bool ends)
 	if (state == PINLEASE_LOST)
 		return PL_WIRE_GONE;
 	if (state == PINLEASE_ACTIVE && g->gen != pl_account_gen(&lease->account))
-		return ends || g->off + g->len > lease->now_len ? PL_WIRE_GONE : PL_WIRE_RESTORED;
+		return grant_due_anew(g, ends);
 	if (!g->out)
 		return ends ? PL_WIRE_GONE : 0;
 	return !g->recalled && (ends || state != PINLEASE_ACTIVE) ? PL_WIRE_RECALL : 0;
@@ -238,7 +250,10 @@ static int grant_take(struct pinlease_grant *g, const struct pl_wire *w)
 
 	if (r)
 		return r;
-	if (!grant_is_out(g) || w->gen != g->gen || lease->written)
+	if (w->gen != g->gen)
+		return -ESTALE;
+	g->answered = true;
+	if (!grant_is_out(g) || lease->written)
 		return -ESTALE;
 	for (i = 0; i < w->count && pl_lease_writes_back(lease); i++)
 		pl_staged_mark(&lease->staged, g->off + w->range[i].off, w->range[i].len);

@@ -43,14 +43,16 @@ int pinlease_grant_new(struct pinlease *lease, const struct pinlease_grant_opts 
 int pinlease_grant_descriptor(struct pinlease_grant *grant, void *buf, size_t cap);
 /*
  * What the peer has to be told now: bytes, once each, or 0. RECALL: a break; RESTORED: out
- * again, with new keys; GONE: LOST, or beyond the file's new end. flags 0, or GRANT_END: RECALL
+ * again, with new keys, once it has answered the RECALL; GONE: LOST, or beyond the file's new end.
+ * flags 0, or GRANT_END: RECALL
  * though ACTIVE, and GONE once it is returned. -ENOSPC: it is due still.
  */
 int pinlease_grant_message(struct pinlease_grant *grant, uint32_t flags, void *buf, size_t cap);
 /*
  * What came from the peer: RETURNED. With L_GRANTED, when every grant for writing of this generation
  * has come back and the owner has begun no operation, only the ranges in them are written back.
- * -EPROTO: no message, or not this grant's; -ESTALE: not out in that generation, or too late.
+ * -EPROTO: no message, or not this grant's; -ESTALE: not out in that generation, or too late (but
+ * from now on RESTORED is due).
  */
 int pinlease_grant_received(struct pinlease_grant *grant, const void *buf, size_t len);
 /* The peer is gone: no break waits for it any more, the fence stops what it has in flight. 0. */

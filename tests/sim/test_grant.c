@@ -144,6 +144,7 @@ static void test_silent_peer(struct world *w)
 	struct pinlease *lease;
 	struct sim_opener *op;
 	struct pair a;
+	int r;
 
 	o.deadline_ms = 500;
 	world_open(w, PINLEASE_WRITE);
@@ -155,12 +156,23 @@ static void test_silent_peer(struct world *w)
 	world_opener_in(op, 510 * SIM_MS);
 	world_event(w, PINLEASE_EV_BREAK);
 	assert_int_equal(world_event(w, PINLEASE_EV_REVOKED).in_flight, 1);
-	/* Too late: the peer still has to stop, and what it then says changes nothing. */
+	/* Too late: the peer still has to stop. */
 	recall(&a);
-	assert_int_equal(answer(&a), -ESTALE);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	/* Settled by the fence: the next generation starts with none. */
+	world_event(w, PINLEASE_EV_RESTORED);
+	/* Settled by the fence: the next generation starts with none, nor is the peer given it. */
+	assert_int_equal(tell(&a, 0, &r), 0);
 	assert_int_equal(world_info(lease).in_flight, 0);
+	world_opener_in(sim_open(w->path, O_RDWR), SIM_MS);
+	world_event(w, PINLEASE_EV_BREAK);
+	world_event(w, PINLEASE_EV_REVOKED);
+	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	assert_int_equal(tell(&a, 0, &r), 0);
+	/* Till it answers, and is let in again. */
+	assert_int_equal(answer(&a), -ESTALE);
+	assert_int_equal(tell(&a, 0, &r), 64);
+	assert_int_equal(begin(&a, 0, 1).gen, 3);
+	pinlease_peer_end(a.peer, 3, 1);
 	pair_free(&a);
 	world_close(w);
 }
