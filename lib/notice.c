@@ -108,12 +108,35 @@ static bool notice_meant(struct pl_noticed *who, uint32_t mask)
 	return !notice_count(who) && who->links < before;
 }
 
+/*
+ * The queue was full, and what did not fit into it is gone: a link less could be counted, but
+ * a rename leaves nothing that can be compared. So everybody is told to look.
+ */
+static void notice_overflow(struct pl_notices *n, void (*fn)(struct pl_noticed *who))
+{
+	struct pl_noticed *who;
+	struct pl_list *pos;
+	unsigned int i;
+
+	for (i = 0; i < PL_NOTICE_BUCKETS; i++) {
+		pl_list_for_each(pos, &n->bucket[i]) {
+			who = pl_container(pos, struct pl_noticed, link);
+			if (!notice_count(who))
+				fn(who);
+		}
+	}
+}
+
 static void notice_event(struct pl_notices *n, const struct inotify_event *ev,
 			 void (*fn)(struct pl_noticed *who))
 {
 	struct pl_noticed *who;
 	struct pl_list *pos;
 
+	if (ev->mask & IN_Q_OVERFLOW) {
+		notice_overflow(n, fn);
+		return;
+	}
 	pl_list_for_each(pos, notice_bucket(n, ev->wd)) {
 		who = pl_container(pos, struct pl_noticed, link);
 		if (who->watch == ev->wd && (ev->mask & NOTICE_EVENTS) && notice_meant(who, ev->mask))

@@ -6,6 +6,8 @@
  * (IN_MOVE_SELF; IN_ATTRIB with a link less), and says so by the reserved signal to the
  * breaker's thread, like a lease.
  *
+ * When the kernel's queue was full (IN_Q_OVERFLOW), all files are told of: any may be meant.
+ *
  * Where no inotify instance or watch can be had (fs.inotify.max_user_*), nobody is told.
  */
 #ifndef PL_NOTICE_H

@@ -128,6 +128,49 @@ static void test_shared_watch(struct world *w)
 	world_close(w);
 }
 
+/*
+ * More attributes change than the kernel queues: the rename behind them is dropped, and told all
+ * the same. Events of two files in turn, since the kernel folds equal neighbours into one.
+ */
+static void test_queue_overflows(struct world *w)
+{
+	struct pinlease_file_opts o = { .size = sizeof(o), .access = PINLEASE_READ };
+	struct pinlease_opts bare = { .size = sizeof(bare), .pd = WORLD_NO_PD };
+	const char *other = sim_file("other", SIM_PAGE);
+	struct pinlease_event ev = { .size = sizeof(ev) };
+	unsigned int queued = 0, told = 0, i;
+	struct pinlease *lease, *second;
+	struct pinlease_file *file;
+	FILE *f;
+
+	f = fopen("/proc/sys/fs/inotify/max_queued_events", "re");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%u", &queued), 1);
+	fclose(f);
+	world_open(w, PINLEASE_READ);
+	lease = world_lease(w, 0, WORLD_SIZE, &bare);
+	assert_int_equal(pinlease_file_open(w->ctx, other, &o, NULL, &file), 0);
+	assert_int_equal(pinlease_acquire(file, 0, SIM_PAGE, NULL, NULL, &second), 0);
+	for (i = 0; i < queued; i++)
+		assert_int_equal(chmod(i & 1 ? other : w->path, 0600), 0);
+	assert_int_equal(rename(w->path, beside(w, ".moved")), 0);
+	assert_true(sim_notify());
+	sim_settle();
+	while (pinlease_ctx_next_event(w->ctx, &ev) == 1) {
+		assert_int_equal(ev.type, PINLEASE_EV_NOTICE);
+		told |= ev.lease == lease ? 1 : 2;
+	}
+	assert_int_equal(told, 3);
+	assert_int_equal(world_state(lease), PINLEASE_ACTIVE);
+	/* And from then on as before. */
+	assert_int_equal(pinlease_release(second), 0);
+	assert_int_equal(pinlease_file_close(file), 0);
+	assert_int_equal(rename(beside(w, ".moved"), w->path), 0);
+	assert_true(sim_notify());
+	expect_notice(w, lease);
+	world_close(w);
+}
+
 /* fs.inotify.max_user_instances, max_user_watches: leases work all the same. */
 static void test_cannot_watch(struct world *w)
 {
@@ -158,6 +201,7 @@ int main(void)
 		world_test(test_rename),       world_test(test_replaced),
 		world_test(test_unlinked_without_signal),
 		world_test(test_no_notice),    world_test(test_shared_watch),
+		world_test(test_queue_overflows),
 		world_test(test_cannot_watch), world_test(test_no_inotify),
 	};
 
