@@ -4,6 +4,7 @@
 
 ctl.py PINLEASECTL HEADER
 """
+import errno
 import json
 import os
 import re
@@ -120,6 +121,37 @@ def test_odd_names():
         check(status == 0 and "\ufffd" in table["file"], f"{name}: {table['file']!r}")
 
 
+ODD = (b"es\033[31mcape", b"new\nline\t\x01\x7f", "c1\u009b31m".encode(), b"\x9b31m latin1-\xe4", "ünïcödé€𝄞".encode())
+SHOWN = (r"es\x1b[31mcape", r"new\x0aline\x09\x01\x7f", r"c1\xc2\x9b31m", r"\x9b31m latin1-\xe4", "ünïcödé€𝄞")
+
+
+def obeyed(shown):
+    """What a terminal would obey, beside colours and the ends of lines."""
+    return re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", re.sub(r"\033\[\d*m", "", shown))
+
+
+def test_odd_names_on_a_terminal():
+    """No name, of a file or a process, is an order to the terminal."""
+    for name, shown in zip(ODD, SHOWN):
+        path = new_file(name)
+        for command, missing in (("probe", False), ("probe", True), ("hold", True)):
+            with Terminal([CTL.encode(), command.encode(), path + b"-missing" * missing],
+                          env={"NO_COLOR": "1"}) as terminal:
+                check(terminal.end() == missing, f"{command} {name}: {terminal.text!r}")
+            text = terminal.text.replace("\r", "")
+            check(shown in text and not obeyed(text), f"{command} {name}: {text!r}")
+    path = new_file()
+    holder = os.path.join(DIRECTORY.encode(), b"a\033]0;b")
+    os.symlink(sys.executable, holder)
+    with subprocess.Popen([holder, "-c", "import sys; f = open(sys.argv[1]); print(flush=True); sys.stdin.read()", path],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with Terminal([CTL, "probe", path], env={"NO_COLOR": "1"}) as terminal:
+            check(terminal.end() == 0, terminal.text)
+        process.stdin.close()
+    check(r"a\x1b]0;b" in terminal.text and not obeyed(terminal.text), f"{terminal.text!r}")
+
+
 def test_sentence():
     """The refusal that the manual promises words for, by a device that every machine has."""
     path = os.path.join(os.path.dirname(CTL), f"data-{os.getpid()}")
@@ -200,6 +232,7 @@ def test_hold_json():
         holder.send_signal(signal.SIGHUP)
         events += [json.loads(line) for line in holder.stdout]
     check([e["event"] for e in events] == ["BREAK", "REVOKED", "RESTORED", "RELEASED"], f"{events}")
+    check([e["cause"] for e in events[:3]] == ["writer", "writer", "none"], f"{events}")
     check(holder.returncode == 0, f"exit status {holder.returncode}")
     check(all(a["seconds"] <= b["seconds"] for a, b in zip(events, events[1:])), f"{events}")
     timed = run([CTL, "hold", path, "--json", "-s", "1"])
@@ -211,15 +244,46 @@ def test_hold_json():
         check(holder.wait(30) == 1, f"nobody reads: exit status {holder.returncode}")
 
 
+def refusal(result):
+    """The one line that a program gets."""
+    refused = json.loads(result.stdout.decode())
+    members("refused", refused, {"seconds": float, "event": str, "error": int, "reason": str, "text": str, "pid": int})
+    check(refused["event"] == "REFUSED" and refused["reason"] in REASONS, f"{refused}")
+    check(refused["text"].encode() in result.stderr and result.returncode == 1, f"{result}")
+    return refused
+
+
+def test_hold_device_dax():
+    """Its length is found, though stat says 0."""
+    device = next((name for name in os.listdir("/dev") if re.match(r"dax\d+\.\d+$", name)), None)
+    if not device and os.path.exists("/dev/pmem1"):
+        namespace = os.path.basename(os.path.realpath("/sys/block/pmem1/device"))
+        made = run(["ndctl", "create-namespace", "-f", "-m", "devdax", "-e", namespace])
+        check(made.returncode == 0, f"{made}")
+        device = json.loads(made.stdout)["daxregion"]["devices"][0]["chardev"]
+    if not device:
+        print("        (there is no device-dax)")
+        return
+    with open(f"/sys/bus/dax/devices/{device}/size", encoding="ascii") as file:
+        size = int(file.read())
+    held = run([CTL, "hold", f"/dev/{device}", "-m", "pinned", "--json", "-s", "1", "-o", "2M"])
+    first = json.loads(held.stdout.splitlines()[0])
+    check(first["event"] == "ACQUIRED" and first["length"] == size - (2 << 20), f"{held}")
+
+
 def test_hold_refused():
     for path, options in ((os.path.join(DIRECTORY, "none"), ()), (new_file("empty", 0), ()),
                           (new_file(), ("-g", "seal")), (new_file(), ("-m", "odp")), (new_file(), ("-o", "1M"))):
         result = run([CTL, "hold", path, *options])
         check(result.returncode == 1 and result.stderr and not result.stdout, f"{options}: {result}")
+        refusal(run([CTL, "hold", path, "--json", *options]))
     path = new_file()
     with open(path, "rb"):
-        result = run([CTL, "hold", path])
+        result = run([CTL, "hold", path, "--json"])
     check(result.returncode == 1 and f"process {os.getpid()}".encode() in result.stderr, f"{result}")
+    refused = refusal(result)
+    check(refused["reason"] == "OPENER" and refused["pid"] == os.getpid(), f"{refused}")
+    check(refused["error"] == errno.EAGAIN, f"{refused}")
     with subprocess.Popen([CTL, "hold", path], stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         holder.send_signal(signal.SIGTERM)

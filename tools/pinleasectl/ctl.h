@@ -19,7 +19,8 @@ struct ctl_command {
 };
 
 /* main.c */
-__attribute__((format(printf, 1, 2))) void ctl_say(const char *fmt, ...); /* "pinleasectl: ..." to stderr */
+/* "pinleasectl: ..." to stderr, shown as ctl_shown does. */
+__attribute__((format(printf, 1, 2))) void ctl_say(const char *fmt, ...);
 int ctl_usage(void); /* of the command that runs: CTL_USAGE */
 /* A whole number with an optional k, M, G (powers of 1024) or, of a name, its place in names; else false. */
 bool ctl_number(const char *text, uint64_t max, uint64_t *number);
@@ -45,10 +46,17 @@ struct ctl_device {
 int ctl_device_open(const char *name, struct ctl_device *device);
 void ctl_device_close(struct ctl_device *device);
 
+/*
+ * What others have named, files and processes among it, for people: what a terminal would obey
+ * instead of showing it, and what is not UTF-8, is \xNN. Cut off where buf ends.
+ */
+#define CTL_SHOWN_MAX (4 * 4096)
+void ctl_shown(const char *name, char *buf, size_t size);
 /* file.c: what is known of a file without opening it */
 struct ctl_file {
 	const char *path;
-	char fs[32]; /* "ext4" */
+	char shown[CTL_SHOWN_MAX]; /* path, for people */
+	char fs[32];		   /* "ext4" */
 	char kernel[72];
 	bool dax;
 	uid_t owner;
@@ -70,7 +78,9 @@ void ctl_text(const struct ctl_asked *asked, char *buf, size_t size);
 /* Why AUTO took that mode and no better one. */
 void ctl_text_mode(const struct ctl_asked *asked, uint32_t mode_reason, char *buf, size_t size);
 
-/* json.c: to standard output; keys are NULL inside arrays */
+/* How many bytes the character at s has; 0: not UTF-8 (overlong forms and surrogates included). */
+unsigned int ctl_utf8_len(const unsigned char *s);
+/* json.c: to standard output; keys are NULL inside arrays, and of a string alone */
 void json_open(const char *key, char bracket); /* '{' or '[' */
 void json_close(void);
 void json_string(const char *key, const char *value); /* value NULL: null */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -67,6 +68,25 @@ static void file_magic_type(int fd, char *fs, size_t size)
 		snprintf(fs, size, "unknown");
 }
 
+/* A device-dax: its size is not the inode's. */
+static uint64_t file_device_size(const struct statx *st)
+{
+	char path[64], line[32];
+
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/size", st->stx_rdev_major, st->stx_rdev_minor);
+	return ctl_read_line(path, line, sizeof(line)) ? strtoull(line, NULL, 10) : 0;
+}
+
+/* What a FUSE file system calls itself is its own choice. */
+static void file_type(int fd, const struct statx *st, struct ctl_file *file)
+{
+	char fs[sizeof(file->fs)];
+
+	if (!(st->stx_mask & STATX_MNT_ID) || !file_mount_type(st->stx_mnt_id, fs, sizeof(fs)))
+		file_magic_type(fd, fs, sizeof(fs));
+	ctl_shown(fs, file->fs, sizeof(file->fs));
+}
+
 void ctl_file_look(const char *path, struct ctl_file *file)
 {
 	int fd = open(path, O_PATH | O_CLOEXEC);
@@ -74,17 +94,16 @@ void ctl_file_look(const char *path, struct ctl_file *file)
 	struct statx st;
 
 	*file = (struct ctl_file){ .path = path, .fs = "unknown", .kernel = "unknown" };
+	ctl_shown(path, file->shown, sizeof(file->shown));
 	if (!uname(&uts))
 		snprintf(file->kernel, sizeof(file->kernel), "%.64s", uts.release);
 	if (fd < 0)
 		return;
 	if (!statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &st)) {
 		file->owner = st.stx_uid;
-		file->size = st.stx_size;
+		file->size = S_ISCHR(st.stx_mode) ? file_device_size(&st) : st.stx_size;
 		file->dax = st.stx_attributes & STATX_ATTR_DAX;
-		if (!(st.stx_mask & STATX_MNT_ID) ||
-		    !file_mount_type(st.stx_mnt_id, file->fs, sizeof(file->fs)))
-			file_magic_type(fd, file->fs, sizeof(file->fs));
+		file_type(fd, &st, file);
 	}
 	close(fd);
 }

@@ -55,6 +55,13 @@ static const char *cause_name(uint32_t cause)
 	return cause < sizeof(names) / sizeof(names[0]) ? names[cause] : "?";
 }
 
+static const char *cause_word(uint32_t cause)
+{
+	static const char *const words[] = { "none", "reader", "writer", "owner", "namespace" };
+
+	return cause < sizeof(words) / sizeof(words[0]) ? words[cause] : "?";
+}
+
 /* A line is whole when it is seen, also through a pipe. */
 static void line_end(void)
 {
@@ -94,9 +101,9 @@ static void print_acquired(const struct hold *h)
 
 static void print_event_json(const struct pinlease_event *ev)
 {
-	printf(", \"cause\": %u, \"gen\": %u, \"error\": %d, \"offset\": %llu, \"length\": %llu, "
+	printf(", \"cause\": \"%s\", \"gen\": %u, \"error\": %d, \"offset\": %llu, \"length\": %llu, "
 	       "\"in_flight\": %llu, \"lost_bytes\": %llu}",
-	       ev->cause, ev->gen, -ev->err, (unsigned long long)ev->off, (unsigned long long)ev->len,
+	       cause_word(ev->cause), ev->gen, -ev->err, (unsigned long long)ev->off, (unsigned long long)ev->len,
 	       (unsigned long long)ev->in_flight, (unsigned long long)ev->lost_bytes);
 }
 
@@ -170,6 +177,13 @@ static int refuse(const struct hold *h, int err, const struct pinlease_why *why)
 	else
 		snprintf(text, sizeof(text), "%s", strerror(-err));
 	ctl_say("%s: %s", h->file.path, text);
+	if (!h->json)
+		return CTL_FAILED;
+	print_head(h, "REFUSED");
+	printf(", \"error\": %d, \"reason\": \"%s\", \"text\": ", -err, pinlease_reason_name(why->reason));
+	json_string(NULL, text);
+	printf(", \"pid\": %d}", why->pid);
+	line_end();
 	return CTL_FAILED;
 }
 

@@ -16,8 +16,7 @@ static struct {
 	unsigned int depth;
 } json;
 
-/* How many bytes the character at s has; 0: not UTF-8 (overlong forms and surrogates included). */
-static unsigned int utf8_len(const unsigned char *s)
+unsigned int ctl_utf8_len(const unsigned char *s)
 {
 	unsigned int n = s[0] < 0x80   ? 1
 			 : s[0] < 0xc2 ? 0
@@ -44,13 +43,15 @@ static void json_quote(const char *value)
 
 	putchar('"');
 	while (*s) {
-		n = utf8_len(s);
+		n = ctl_utf8_len(s);
 		if (!n)
 			fputs("\\ufffd", stdout);
 		else if (*s == '"' || *s == '\\')
 			printf("\\%c", *s);
 		else if (*s < 0x20 || *s == 0x7f)
 			printf("\\u%04x", *s);
+		else if (*s == 0xc2 && s[1] < 0xa0)
+			printf("\\u%04x", s[1]);
 		else
 			fwrite(s, 1, n, stdout);
 		s += n ? n : 1;

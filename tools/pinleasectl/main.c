@@ -22,13 +22,14 @@ static const struct ctl_command *running;
 
 void ctl_say(const char *fmt, ...)
 {
+	static char raw[CTL_SHOWN_MAX], text[CTL_SHOWN_MAX];
 	va_list ap;
 
-	fputs("pinleasectl: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(raw, sizeof(raw), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	ctl_shown(raw, text, sizeof(text));
+	fprintf(stderr, "pinleasectl: %s\n", text);
 }
 
 int ctl_usage(void)

@@ -14,6 +14,31 @@
 static bool coloured;
 static unsigned int columns; /* 0: not a terminal, lines are not wrapped */
 
+/* C1 controls as well: U+009B alone begins an escape sequence, also in UTF-8. */
+static bool shows_itself(const unsigned char *s, unsigned int len)
+{
+	return len && s[0] >= 0x20 && s[0] != 0x7f && !(s[0] == 0xc2 && s[1] < 0xa0);
+}
+
+void ctl_shown(const char *name, char *buf, size_t size)
+{
+	const unsigned char *s = (const unsigned char *)name;
+	size_t at = 0;
+
+	while (*s && at + 5 <= size) {
+		unsigned int len = ctl_utf8_len(s);
+
+		if (shows_itself(s, len)) {
+			memcpy(buf + at, s, len);
+			at += len;
+			s += len;
+		} else {
+			at += (size_t)snprintf(buf + at, size - at, "\\x%02x", *s++);
+		}
+	}
+	buf[at] = '\0';
+}
+
 void term_start(void)
 {
 	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");

@@ -31,17 +31,19 @@ static bool old_kernel(const struct ctl_asked *a)
 /* The process in the way, by pid and name: " (process 123, cat)". */
 static void say_process(int32_t pid, char *buf, size_t size)
 {
-	char path[32], comm[32];
+	char path[32], comm[32], shown[4 * sizeof(comm)];
 
 	if (!pid) {
 		SAY(" (a process that this user may not see, or one that has ended)");
 		return;
 	}
 	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	if (ctl_read_line(path, comm, sizeof(comm)))
-		SAY(" (process %d, %s)", pid, comm);
-	else
+	if (!ctl_read_line(path, comm, sizeof(comm))) {
 		SAY(" (process %d)", pid);
+		return;
+	}
+	ctl_shown(comm, shown, sizeof(shown));
+	SAY(" (process %d, %s)", pid, shown);
 }
 
 static void say_dirty_tracked(const struct ctl_asked *a, char *buf, size_t size)
@@ -103,7 +105,7 @@ static void say_no_seals(const struct ctl_asked *a, char *buf, size_t size)
 
 static void say_in_the_way(const struct ctl_asked *a, char *buf, size_t size)
 {
-	char who[64];
+	char who[192];
 
 	say_process(a->why->pid, who, sizeof(who));
 	SAY("no lease for %s: somebody has the file open%s; close it there and ask again",
@@ -112,7 +114,7 @@ static void say_in_the_way(const struct ctl_asked *a, char *buf, size_t size)
 
 static void say_would_break(const struct ctl_asked *a, char *buf, size_t size)
 {
-	char who[64];
+	char who[192];
 
 	say_process(a->why->pid, who, sizeof(who));
 	SAY("somebody holds a lease on the file%s, which a closer look would break; let it end, or use "
