@@ -21,6 +21,7 @@
 #include <pinlease.h>
 #include <pinlease/uring.h>
 
+#include "fusefs.h"
 #include "kt.h"
 #include "kt_rdma.h"
 #include "rt.h"
@@ -32,6 +33,7 @@
 #define HUGE_PAGE (2u << 20)
 
 static const char *device;
+static const char *share; /* a folder of the machine that the guest runs on, by 9p */
 static struct kt_rdma rdma;
 static struct pinlease_uring *ring;
 static struct pinlease_ctx *ctx;
@@ -47,6 +49,8 @@ struct kind {
 };
 
 static struct kt_fs fs, below;
+static struct kt_nfs nfs;
+static struct fusefs *fuse;
 static char devdax[KT_PATH_MAX];
 static int kept_fd = -1; /* of a memfd: its only name */
 static struct kt_call *opener;
@@ -59,6 +63,20 @@ static int make_file(const struct kind *k, char path[KT_PATH_MAX])
 	unlink(path);
 	r = kt_file(path, fs.dir, "probed", k->hole_from < k->size ? k->hole_from : k->size);
 	return r ? r : truncate(path, (off_t)k->size) ? -errno : 0;
+}
+
+/* On a file system that gives no lease, or none that guards: nfs, 9p. */
+static int make_foreign(const struct kind *k, char path[KT_PATH_MAX])
+{
+	return make_file(k, path);
+}
+
+/* There is one file only, and no other can be made. */
+static int make_fuse(const struct kind *k, char path[KT_PATH_MAX])
+{
+	snprintf(path, KT_PATH_MAX, "%.64s/" FUSEFS_NAME, fuse->dir);
+	memset(fuse->data, 'k', k->size);
+	return 0;
 }
 
 /* hugetlbfs has no write(2): its pages come by touching them. */
@@ -269,6 +287,27 @@ static void compare_auto(const struct kind *k, const struct pinlease_probe_auto 
 	assert_int_equal(info.mode_reason, a->mode_reason);
 }
 
+static bool begin_fuse(const struct kind *k)
+{
+	char dir[KT_PATH_MAX];
+
+	if (access("/dev/fuse", F_OK) || kt_fs_make(&below, "tmpfs", 16))
+		return false;
+	snprintf(dir, sizeof(dir), "%.64s/fuse", below.dir);
+	fuse = mkdir(dir, 0755) ? NULL : fusefs_start(dir, k->size);
+	return fuse != NULL;
+}
+
+static bool begin_nfs(void)
+{
+	int r = kt_nfs_make(&nfs);
+
+	fs = nfs.client;
+	/* Only a kernel without a server may do without. */
+	assert_true(!r || r == -ENODEV);
+	return !r;
+}
+
 /* false: that kind cannot be had here. */
 static bool begin(const struct kind *k)
 {
@@ -282,16 +321,43 @@ static bool begin(const struct kind *k)
 		return false;
 	if (!strcmp(k->fs, "overlay"))
 		return !kt_fs_make(&below, "ext4", 64) && !kt_fs_overlay(&fs, &below);
+	if (!strcmp(k->fs, "fuse"))
+		return begin_fuse(k);
+	if (!strcmp(k->fs, "nfs"))
+		return begin_nfs();
+	if (!strcmp(k->fs, "9p"))
+		return snprintf(fs.dir, sizeof(fs.dir), "%s", share ? share : "") > 0;
 	return !kt_fs_make(&fs, k->fs, 64);
 }
 
-static void finish(const struct kind *k)
+static bool on(const struct kind *k, const char *type)
+{
+	return k->fs && !strcmp(k->fs, type);
+}
+
+static void finish(const struct kind *k, const char *path)
 {
 	unmake();
-	if (k->fs && strcmp(k->fs, "device-dax"))
+	if (on(k, "9p"))
+		unlink(path);
+	else if (on(k, "nfs"))
+		kt_nfs_drop(&nfs);
+	else if (on(k, "fuse"))
+		fusefs_stop(fuse);
+	else if (k->fs && !on(k, "device-dax"))
 		kt_fs_drop(&fs);
-	if (k->fs && !strcmp(k->fs, "overlay"))
+	if (on(k, "overlay") || on(k, "fuse"))
 		kt_fs_drop(&below);
+}
+
+/* A kind left out unseen is one not compared: persistent memory, a module or a share may be missing. */
+static bool may_be_missing(const struct kind *k)
+{
+	if (strstr(k->fs, "dax"))
+		return access("/dev/pmem0", F_OK);
+	if (on(k, "fuse"))
+		return access("/dev/fuse", F_OK);
+	return on(k, "nfs") || (on(k, "9p") && !share);
 }
 
 static void test_kind(void **state)
@@ -303,8 +369,7 @@ static void test_kind(void **state)
 	int fd;
 
 	if (!begin(k)) {
-		/* Only persistent memory may be missing: a kind left out unseen is one not compared. */
-		assert_true(strstr(k->fs, "dax") && access("/dev/pmem0", F_OK));
+		assert_true(may_be_missing(k));
 		kt_note("%s cannot be made here", k->name);
 		return;
 	}
@@ -326,7 +391,7 @@ static void test_kind(void **state)
 	assert_int_equal(table.auto_write.access, PINLEASE_WRITE);
 	compare_auto(k, &table.auto_read);
 	compare_auto(k, &table.auto_write);
-	finish(k);
+	finish(k, path);
 }
 
 /* Both answers must have been seen often: a table that is all yes or all no compares nothing. */
@@ -342,6 +407,10 @@ static void test_seen(void **state)
 	{                                                                                  \
 		.name = type, .fs = type, .make = make_file, .size = LEN, .hole_from = LEN \
 	}
+#define FOREIGN(type, how)                                                           \
+	{                                                                            \
+		.name = type, .fs = type, .make = how, .size = LEN, .hole_from = LEN \
+	}
 #define MEMFD(what, flags, on)                                                             \
 	{                                                                                  \
 		.name = "memfd, " what, .make = make_memfd, .size = LEN, .hole_from = LEN, \
@@ -352,12 +421,16 @@ static const struct kind kinds[] = {
 	ON("tmpfs"),
 	ON("ext4"),
 	ON("xfs"),
+	ON("xfs_noreflink"),
 	ON("btrfs"),
 	{ .name = "a hole in tmpfs", .fs = "tmpfs", .make = make_file, .size = LEN, .hole_from = LEN / 2 },
 	{ .name = "a hole in ext4", .fs = "ext4", .make = make_file, .size = LEN, .hole_from = LEN / 2 },
 	ON("ext4_dax"),
 	ON("xfs_dax"),
 	ON("overlay"),
+	FOREIGN("nfs", make_foreign),
+	FOREIGN("fuse", make_fuse),
+	FOREIGN("9p", make_foreign),
 	{ .name = "hugetlbfs",
 	  .fs = "hugetlbfs",
 	  .make = make_huge,
@@ -404,6 +477,7 @@ int main(int argc, char **argv)
 
 	rt_assert(argc == 2, "usage: probe_equals_acquire none|uring|rdma");
 	device = argv[1];
+	share = getenv("PINLEASE_OUT");
 	kt_init();
 	if (geteuid())
 		kt_skip("file systems cannot be mounted without root");
