@@ -101,10 +101,11 @@ static void print_acquired(const struct hold *h)
 
 static void print_event_json(const struct pinlease_event *ev)
 {
-	printf(", \"cause\": \"%s\", \"gen\": %u, \"error\": %d, \"offset\": %llu, \"length\": %llu, "
-	       "\"in_flight\": %llu, \"lost_bytes\": %llu}",
-	       cause_word(ev->cause), ev->gen, -ev->err, (unsigned long long)ev->off, (unsigned long long)ev->len,
-	       (unsigned long long)ev->in_flight, (unsigned long long)ev->lost_bytes);
+	printf(", \"cause\": \"%s\", \"gen\": %u, \"error\": %d, \"offset\": %llu, "
+	       "\"length\": %llu, \"in_flight\": %llu, \"lost_bytes\": %llu}",
+	       cause_word(ev->cause), ev->gen, -ev->err, (unsigned long long)ev->off,
+	       (unsigned long long)ev->len, (unsigned long long)ev->in_flight,
+	       (unsigned long long)ev->lost_bytes);
 }
 
 static void print_event_text(const struct pinlease_event *ev)

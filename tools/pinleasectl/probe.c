@@ -202,8 +202,9 @@ static void print_people(const struct ask *ask)
 {
 	uint32_t guard, mode, access;
 
-	printf("%s: %s%s, Linux %s, %s%s\n\n", ask->file.shown, ask->file.fs, ask->file.dax ? " with dax" : "",
-	       ask->file.kernel, ask->device.name ? "device " : "no device: nothing is registered",
+	printf("%s: %s%s, Linux %s, %s%s\n\n", ask->file.shown, ask->file.fs,
+	       ask->file.dax ? " with dax" : "", ask->file.kernel,
+	       ask->device.name ? "device " : "no device: nothing is registered",
 	       ask->device.name ? ask->device.name : "");
 	print_table(ask);
 	putchar('\n');
