@@ -404,11 +404,16 @@ int pinlease_ctx_stats(struct pinlease_ctx *ctx, struct pinlease_ctx_stats *stat
  * end when they have completed, from any thread, with the generation that begin
  * gave; keys and address are valid in between. begin: 0; -EAGAIN: stop, a break
  * is being answered, or not restored yet; -ESTALE: LOST; -ECHILD; -ENOMEM only at
- * a thread's first use of a counter chunk. A few nanoseconds, wait-free while
- * ACTIVE. end: a stale gen is legal and disturbs nothing.
+ * a thread's first use of a lease. A few nanoseconds, wait-free while ACTIVE.
+ * end: a stale gen is legal and disturbs nothing.
  */
 int pinlease_dma_begin(struct pinlease *lease, uint32_t n, uint32_t *gen);
 void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen);
+#if defined(__GNUC__) && !defined(__clang__)
+/* Called by way of the caller's GOT, without the jump through its PLT. */
+extern __typeof__(pinlease_dma_begin) pinlease_dma_begin __attribute__((__noplt__));
+extern __typeof__(pinlease_dma_end) pinlease_dma_end __attribute__((__noplt__));
+#endif
 
 /*
  * L_DIRTY_TOLD: off..off+len (relative to the lease) was or is being written; call

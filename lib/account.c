@@ -19,43 +19,66 @@ struct pl_retired {
 	uint32_t gen, slot;
 };
 
-static struct pl_thread no_thread;
-__thread struct pl_thread *pl_thread_self __attribute__((tls_model("initial-exec"))) = &no_thread;
+/* Two lines of 64 bytes: processors fetch their neighbours, too. */
+#define LINE_BYTES 128
+#define STEP_BYTES (256 * sizeof(struct pl_count))
+
+struct pl_thread {
+	struct pl_counts counts;
+	void *memory;			/* that the counts stand in */
+	struct pl_thread *prev, *next;
+};
+
+__thread struct pl_counts pl_counts_self __attribute__((tls_model("initial-exec")));
+static __thread struct pl_thread *thread_self __attribute__((tls_model("initial-exec")));
 
 /*
- * All threads that have counters. lock protects: threads, used, hint, chunk pointers
- * of threads other than the caller, and everything in dead (the counters of threads that
+ * All threads that have counters. lock protects: threads, used, hint, where the counts of
+ * threads other than the caller stand, and everything in dead (the counters of threads that
  * have exited). It is a leaf: nothing is taken under it.
  */
 static struct {
 	pthread_mutex_t lock;
-	struct pl_thread threads;	/* head of a circular list; its own chunks are dead's */
+	struct pl_thread threads;	/* head of a circular list; its own counts are dead's */
 	pthread_key_t key;
 	uint64_t used[PL_SLOTS / 64];
 	uint32_t hint;
 	bool setup, fenced;	/* fenced: constant once setup */
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER, .threads = { .prev = &all.threads, .next = &all.threads } };
 
-static struct pl_count *chunk_of(struct pl_thread *t, uint32_t slot)
+static struct pl_count *count_of(const struct pl_thread *t, uint32_t slot)
 {
-	/* Acquire: pairs with the release in chunk_new, so the counters are seen zeroed. */
-	struct pl_count *chunk =
-		atomic_load_explicit(&t->chunk[slot >> PL_CHUNK_SHIFT], memory_order_acquire);
+	uint64_t place = pl_counts_place(&t->counts, slot * sizeof(struct pl_count));
 
-	return chunk ? &chunk[slot & (PL_CHUNK_SLOTS - 1)] : NULL;
+	return place < t->counts.size ? pl_counts_at(&t->counts, place) : NULL;
 }
 
-static struct pl_count *chunk_new(struct pl_thread *t, uint32_t slot)
+/* A larger copy of t's counts with the slot in it, on lines of its own, and with some to spare. */
+static int counts_copy(const struct pl_thread *t, uint32_t slot, struct pl_counts *c, void **memory)
 {
-	struct pl_count *chunk = chunk_of(t, slot);
+	uint64_t need = (slot + 1) * sizeof(struct pl_count) - t->counts.first;
 
-	if (chunk)
-		return chunk;
-	chunk = pl_sys_alloc(PL_CHUNK_SLOTS * sizeof(*chunk));
-	if (!chunk)
-		return NULL;
-	atomic_store_explicit(&t->chunk[slot >> PL_CHUNK_SHIFT], chunk, memory_order_release);
-	return &chunk[slot & (PL_CHUNK_SLOTS - 1)];
+	*c = t->counts;
+	/* No further than slots go: a word that is not ACTIVE must lie behind. */
+	c->size = pl_min_u64(pl_round_up(need + need / 8, STEP_BYTES),
+			     PL_SLOTS * sizeof(struct pl_count) - c->first);
+	*memory = pl_sys_alloc(c->size + LINE_BYTES);
+	if (!*memory)
+		return -ENOMEM;
+	c->base = (struct pl_count *)pl_round_up((uintptr_t)*memory, LINE_BYTES);
+	if (t->counts.size)
+		memcpy((void *)c->base, (const void *)t->counts.base, t->counts.size);
+	return 0;
+}
+
+/* The caller's, or the dead's: with the lock. Answers the memory that is free then. */
+static void *counts_swap(struct pl_thread *t, const struct pl_counts *c, void *memory)
+{
+	void *old = t->memory;
+
+	t->counts = *c;
+	t->memory = memory;
+	return old;
 }
 
 static void count_add(_Atomic uint32_t *counter, uint32_t n)
@@ -68,30 +91,25 @@ static void count_add(_Atomic uint32_t *counter, uint32_t n)
 static void thread_fold(void *arg)
 {
 	struct pl_thread *self = arg;
-	struct pl_count *from, *to;
-	uint32_t i, slot;
+	struct pl_count *from = self->counts.base, *to;
+	uint64_t at, first = self->counts.first / sizeof(*from);
 
 	pthread_mutex_lock(&all.lock);
-	for (i = 0; i < PL_CHUNKS; i++) {
-		from = atomic_load_explicit(&self->chunk[i], memory_order_relaxed);
-		if (!from)
-			continue;
-		for (slot = i << PL_CHUNK_SHIFT; slot < (i + 1) << PL_CHUNK_SHIFT; slot++, from++) {
-			/* Exists: made when the slot was handed out. */
-			to = chunk_of(&all.threads, slot);
-			if (!to)
-				continue;
-			count_add(&to->begin, atomic_load_explicit(&from->begin, memory_order_relaxed));
-			count_add(&to->end, atomic_load_explicit(&from->end, memory_order_relaxed));
-		}
+	for (at = 0; at < self->counts.size / sizeof(*from); at++, from++) {
+		/* Exists for each slot that was handed out: made then. */
+		to = count_of(&all.threads, (uint32_t)(first + at));
+		if (!to)
+			break;
+		count_add(&to->begin, atomic_load_explicit(&from->begin, memory_order_relaxed));
+		count_add(&to->end, atomic_load_explicit(&from->end, memory_order_relaxed));
 	}
 	self->prev->next = self->next;
 	self->next->prev = self->prev;
 	pthread_mutex_unlock(&all.lock);
-	for (i = 0; i < PL_CHUNKS; i++)
-		pl_sys_free(atomic_load_explicit(&self->chunk[i], memory_order_relaxed));
+	pl_sys_free(self->memory);
 	pl_sys_free(self);
-	pl_thread_self = &no_thread;
+	thread_self = NULL;
+	pl_counts_self = (struct pl_counts){ .base = NULL };
 }
 
 static int thread_new(void)
@@ -106,21 +124,39 @@ static int thread_new(void)
 		return -ENOMEM;
 	}
 	pthread_mutex_lock(&all.lock);
+	self->counts.first = all.threads.counts.first;
 	self->next = &all.threads;
 	self->prev = all.threads.prev;
 	self->prev->next = self;
 	all.threads.prev = self;
 	pthread_mutex_unlock(&all.lock);
-	pl_thread_self = self;
+	thread_self = self;
 	return 0;
 }
 
-/* This thread's counter, made at its first use. */
+/*
+ * This thread's counter, made at its first use. Only this thread stores to its counters, so
+ * the copy is whole without the lock; the sum, which has it, reads the one or the other.
+ */
 static struct pl_count *count_make(uint32_t slot)
 {
-	if (pl_thread_self == &no_thread && thread_new())
+	struct pl_counts counts;
+	struct pl_count *c;
+	void *memory;
+
+	if (!thread_self && thread_new())
 		return NULL;
-	return chunk_new(pl_thread_self, slot);
+	c = count_of(thread_self, slot);
+	if (c)
+		return c;
+	if (counts_copy(thread_self, slot, &counts, &memory))
+		return NULL;
+	pthread_mutex_lock(&all.lock);
+	memory = counts_swap(thread_self, &counts, memory);
+	pthread_mutex_unlock(&all.lock);
+	pl_sys_free(memory);
+	pl_counts_self = counts;
+	return count_of(thread_self, slot);
 }
 
 int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen)
@@ -194,6 +230,21 @@ void pl_account_barrier(void)
 		pl_sys_membarrier();
 }
 
+/* all.lock: the counter of the dead, which every slot has. */
+static int dead_make(uint32_t slot)
+{
+	struct pl_counts counts;
+	void *memory;
+	int r = 0;
+
+	if (count_of(&all.threads, slot))
+		return 0;
+	r = counts_copy(&all.threads, slot, &counts, &memory);
+	if (!r)
+		pl_sys_free(counts_swap(&all.threads, &counts, memory));
+	return r;
+}
+
 static int slot_new(uint32_t *slot)
 {
 	uint32_t i, word, bit;
@@ -206,7 +257,7 @@ static int slot_new(uint32_t *slot)
 			continue;
 		bit = (uint32_t)__builtin_ctzll(~all.used[word]);
 		*slot = word * 64 + bit;
-		r = chunk_new(&all.threads, *slot) ? 0 : -ENOMEM;
+		r = dead_make(*slot);
 		if (!r)
 			all.used[word] |= 1ull << bit;
 		all.hint = word;
@@ -223,13 +274,13 @@ static uint32_t slot_sum_locked(uint32_t slot)
 	struct pl_count *c;
 
 	do {
-		c = chunk_of(t, slot);
+		c = count_of(t, slot);
 		if (c)
 			ends += atomic_load_explicit(&c->end, memory_order_acquire);
 		t = t->next;
 	} while (t != &all.threads);
 	do {
-		c = chunk_of(t, slot);
+		c = count_of(t, slot);
 		if (c)
 			begins += atomic_load_explicit(&c->begin, memory_order_acquire);
 		t = t->next;
@@ -251,7 +302,7 @@ static uint32_t slot_sum(uint32_t slot)
 static void slot_free(uint32_t slot)
 {
 	pthread_mutex_lock(&all.lock);
-	count_add(&chunk_of(&all.threads, slot)->end, slot_sum_locked(slot));
+	count_add(&count_of(&all.threads, slot)->end, slot_sum_locked(slot));
 	all.used[slot / 64] &= ~(1ull << slot % 64);
 	pthread_mutex_unlock(&all.lock);
 }
@@ -360,7 +411,7 @@ void pl_account_end_late(struct pl_account *a, uint32_t n, uint32_t gen)
 	if (!r && pl_word_gen(w) != gen)
 		return;
 	pthread_mutex_lock(&all.lock);
-	count_add(&chunk_of(&all.threads, r ? r->slot : pl_word_slot(w))->end, n);
+	count_add(&count_of(&all.threads, r ? r->slot : pl_word_slot(w))->end, n);
 	pthread_mutex_unlock(&all.lock);
 }
 
@@ -372,7 +423,7 @@ uint32_t pl_account_begun(struct pl_account *a)
 
 	pthread_mutex_lock(&all.lock);
 	do {
-		c = chunk_of(t, slot);
+		c = count_of(t, slot);
 		if (c)
 			begins += atomic_load_explicit(&c->begin, memory_order_acquire);
 		t = t->next;
@@ -381,32 +432,25 @@ uint32_t pl_account_begun(struct pl_account *a)
 	return begins;
 }
 
-/* fork child: a chunk with a slot of the parent's in it is taken, whole; any other one starts at nought. */
-static void chunk_forked(uint32_t i)
-{
-	struct pl_count *chunk = atomic_load_explicit(&all.threads.chunk[i], memory_order_relaxed);
-	uint64_t *used = &all.used[i * (PL_CHUNK_SLOTS / 64)];
-
-	if (used[0] | used[1] | used[2] | used[3])
-		memset(used, 0xff, PL_CHUNK_SLOTS / 8);
-	else if (chunk)
-		memset((void *)chunk, 0, PL_CHUNK_SLOTS * sizeof(*chunk));
-}
-
 /*
  * Nothing of the parent's is counted here. This thread's counters go, so a begin of an
- * inherited lease, ACTIVE for ever, comes to its first use, where the fork is noticed; a
- * lease of the child's in the same chunk would make counters that let it be granted.
+ * inherited lease, ACTIVE for ever, comes to its first use, where the fork is noticed. And
+ * counts begin behind the parent's last slot: a lease of the child's must not make
+ * counters that let an inherited one be granted.
  */
 void pl_account_forked(void)
 {
-	uint32_t i;
+	uint32_t word = PL_SLOTS / 64;
 
-	_Static_assert(PL_CHUNK_SLOTS == 4 * 64, "chunk_forked looks at four words");
 	pthread_mutex_init(&all.lock, NULL);
 	all.threads.next = all.threads.prev = &all.threads;
-	for (i = 0; i < PL_CHUNKS; i++)
-		chunk_forked(i);
+	while (word && !all.used[word - 1])
+		word--;
+	memset(all.used, 0xff, word * sizeof(all.used[0]));
+	/* Another thread of the parent may have been about to move what the dead had. */
+	all.threads.counts = (struct pl_counts){ .first = word * 64 * sizeof(struct pl_count) };
+	all.threads.memory = NULL;
 	pthread_setspecific(all.key, NULL);
-	pl_thread_self = &no_thread;
+	thread_self = NULL;
+	pl_counts_self = (struct pl_counts){ .base = NULL };
 }

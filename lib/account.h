@@ -4,12 +4,17 @@
  * threads for CPUs: a begin and an end are plain stores to counters that only the
  * calling thread writes; who breaks a lease pays for both sides with one membarrier.
  *
- * Counters stand in slots: counter(thread, slot) = { begin, end }, in chunks that never
- * move and are published with release before their first use. A lease's word holds
- * generation, slot and state, and changes only under the file's lock:
+ * Counters stand in slots: counter(thread, slot) = { begin, end }, in one array for each
+ * thread, which starts on cache lines of its own and which nobody but its thread writes, or
+ * moves when it must grow: under the lock that the sum takes. A lease's word holds
+ * generation, state and slot, and changes only under the file's lock:
  *
- *	63          32 31               8 7      0
- *	|  generation |       slot       | state |
+ *	63          32 31     21 20            0
+ *	|  generation |   state  |  slot, bytes  |	state: 0 is ACTIVE
+ *
+ * So the lower half less where the array begins is the counter's place in it, and no
+ * smaller than the array's size if the lease is not ACTIVE, or this thread has no counter
+ * for it: one comparison finds both.
  *
  * begin: load word (w0), not ACTIVE: refuse. Store begin + n in w0's slot. Barrier.
  *        Load word (w1). w1 == w0: granted. Else take it back (end + n), refuse.
@@ -34,6 +39,10 @@
  * preempted between w0 and its store may then store to a slot that has changed hands;
  * w1 differs, so it takes it back: a count too many for an instant, never one too few.
  *
+ * Moving an array changes none of this. Its thread makes the copy between two operations
+ * and is the only one that stores, so nothing is missing in it; the sum finds, under the
+ * lock, the old or the new one, and each has all that was stored before the membarrier.
+ *
  * Without membarrier (ENOSYS, seccomp) the barriers are sequentially consistent
  * fences, on both sides. Under ThreadSanitizer, which knows neither, the same.
  */
@@ -48,10 +57,7 @@
 
 #include "util.h"
 
-#define PL_CHUNK_SHIFT 8
-#define PL_CHUNK_SLOTS (1u << PL_CHUNK_SHIFT)
-#define PL_CHUNKS      1024u
-#define PL_SLOTS       (PL_CHUNKS * PL_CHUNK_SLOTS)
+#define PL_SLOTS (1u << 18)
 
 struct pl_count {
 	_Atomic uint32_t begin, end;	/* modulo 2^32; only their difference means something */
@@ -62,23 +68,29 @@ struct pl_account {
 	struct pl_retired *retired;	/* accounts of older generations; the file's lock */
 };
 
-struct pl_thread {
-	_Atomic(struct pl_count *) chunk[PL_CHUNKS];
-	struct pl_thread *prev, *next;
+/* Slots from first on; both numbers in bytes, as in a word. */
+struct pl_counts {
+	struct pl_count *base;
+	uint64_t first, size;
 };
 
-/* Never NULL: a thread without counters points to one whose chunks are all missing. */
-extern __thread struct pl_thread *pl_thread_self __attribute__((tls_model("initial-exec")));
+/* This thread's; without any, size is 0. */
+extern __thread struct pl_counts pl_counts_self __attribute__((tls_model("initial-exec")));
 
+#define PL_WORD_STATE_SHIFT 21
+#define PL_WORD_SLOT_MASK   ((1u << PL_WORD_STATE_SHIFT) - 1)
 /*
- * Set in the word's state byte where membarrier cannot be had: the granted way, which
- * compares the whole byte, then costs nothing where it can.
+ * In the word's state where membarrier cannot be had: the granted way, which takes 0 only,
+ * then costs nothing where it can.
  */
-#define PL_WORD_FENCED 0x80u
+#define PL_WORD_FENCED (8u << PL_WORD_STATE_SHIFT)
+
+_Static_assert(PL_SLOTS * sizeof(struct pl_count) == PL_WORD_SLOT_MASK + 1, "every slot fits into a word");
 
 static inline uint64_t pl_word(uint32_t gen, uint32_t slot, enum pinlease_state state)
 {
-	return (uint64_t)gen << 32 | (uint64_t)slot << 8 | (uint64_t)state;
+	return (uint64_t)gen << 32 | ((uint32_t)state ^ PINLEASE_ACTIVE) << PL_WORD_STATE_SHIFT |
+	       slot * (uint32_t)sizeof(struct pl_count);
 }
 
 static inline uint32_t pl_word_gen(uint64_t word)
@@ -88,22 +100,23 @@ static inline uint32_t pl_word_gen(uint64_t word)
 
 static inline uint32_t pl_word_slot(uint64_t word)
 {
-	return (uint32_t)word >> 8;
+	return ((uint32_t)word & PL_WORD_SLOT_MASK) / (uint32_t)sizeof(struct pl_count);
 }
 
 static inline enum pinlease_state pl_word_state(uint64_t word)
 {
-	return (enum pinlease_state)(word & 0x7f);
+	return (enum pinlease_state)(((uint32_t)word >> PL_WORD_STATE_SHIFT & 7) ^ PINLEASE_ACTIVE);
 }
 
-/* This thread's counter, or NULL: it has none yet. */
-static inline struct pl_count *pl_account_count(uint32_t slot)
+/* Where a word's lower half has its counter; not below c->size: nowhere, or the word is not ACTIVE. */
+static inline uint64_t pl_counts_place(const struct pl_counts *c, uint64_t half)
 {
-	/* Relaxed: written by this thread. */
-	struct pl_count *chunk =
-		atomic_load_explicit(&pl_thread_self->chunk[slot >> PL_CHUNK_SHIFT], memory_order_relaxed);
+	return half - c->first;
+}
 
-	return pl_likely(chunk) ? &chunk[slot & (PL_CHUNK_SLOTS - 1)] : NULL;
+static inline struct pl_count *pl_counts_at(const struct pl_counts *c, uint64_t place)
+{
+	return (struct pl_count *)((char *)c->base + place);
 }
 
 static inline void pl_count_end(struct pl_count *c, uint32_t n)
@@ -121,13 +134,12 @@ static inline int pl_account_begin_fast(struct pl_account *a, uint32_t n, uint32
 {
 	/* Acquire: what the restore set up happens before DMA into it. */
 	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_acquire);
+	uint64_t place = pl_counts_place(&pl_counts_self, (uint32_t)w0);
 	struct pl_count *c;
 
-	if (pl_unlikely((uint8_t)w0 != PINLEASE_ACTIVE))
+	if (pl_unlikely(place >= pl_counts_self.size))
 		return -EAGAIN;
-	c = pl_account_count(pl_word_slot(w0));
-	if (pl_unlikely(!c))
-		return -ENXIO;
+	c = pl_counts_at(&pl_counts_self, place);
 	atomic_store_explicit(&c->begin, atomic_load_explicit(&c->begin, memory_order_relaxed) + n,
 			      memory_order_relaxed);
 	/* The breaker's membarrier makes a full barrier of this one. */
@@ -144,13 +156,13 @@ static inline int pl_account_begin_fast(struct pl_account *a, uint32_t n, uint32
 static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t gen)
 {
 	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed);
+	/* Of another generation, it is far behind the end of the array. */
+	uint64_t place = pl_counts_place(&pl_counts_self, w0 ^ (uint64_t)gen << 32);
 	struct pl_count *c;
 
-	if (pl_unlikely(pl_word_gen(w0) != gen || (uint8_t)w0 != PINLEASE_ACTIVE))
+	if (pl_unlikely(place >= pl_counts_self.size))
 		return -EAGAIN;
-	c = pl_account_count(pl_word_slot(w0));
-	if (pl_unlikely(!c))
-		return -ENXIO;
+	c = pl_counts_at(&pl_counts_self, place);
 	pl_count_end(c, n);
 	atomic_signal_fence(memory_order_seq_cst);
 	return pl_likely(atomic_load_explicit(&a->word, memory_order_relaxed) == w0) ? 0 : -EALREADY;

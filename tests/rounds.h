@@ -33,3 +33,4 @@ PL_ROUNDS(kernel_kill_rounds, 8, 40)	/* kernel: anchored owners killed under RDM
 PL_ROUNDS(kernel_kill_control, 60, 60)	/* kernel: at most, till a write is late without an anchor */
 PL_ROUNDS(kernel_death_rounds, 12, 80)	/* kernel: anchored owners killed, no RDMA */
 PL_ROUNDS(kernel_death_control, 20, 20) /* kernel: at most, till a lease dies before an older fd */
+PL_ROUNDS(account_line_rounds, 20, 200)	/* unit: 64 threads over 1,000 accounts */

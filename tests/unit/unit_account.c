@@ -265,6 +265,8 @@ static void a_child_counts_for_itself(void **state)
 
 		pl_account_set_state(&b, PINLEASE_ACTIVE);
 		ok = ok && !begin(&b, 1, &gen) && pl_account_in_flight(&b) == 1;
+		/* What was inherited has no counters here, so that the fork is noticed. */
+		ok = ok && pl_account_begin_fast(a, 1, &gen) == -EAGAIN;
 		ok = ok && end(&b, 1, gen) == 0 && !pl_account_in_flight(&b);
 		pl_account_fini(&b);
 		_exit(!ok);
