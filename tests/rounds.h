@@ -7,6 +7,7 @@
 PL_ROUNDS(truncate_rounds, 6, 50)	/* rdma: breaks under load, per file system and way of restoring */
 PL_ROUNDS(unguarded_rounds, 20, 20)	/* rdma: rounds in which the control must lose */
 PL_ROUNDS(rdma_kill_rounds, 10, 100)	/* rdma: owners killed under load, per kernel, order and child */
+PL_ROUNDS(rdma_kill_spawned, 3, 30)	/* rdma: the same, per way of making a child that is not fork alone */
 PL_ROUNDS(kill_rounds, 20, 100)		/* uring: owners killed under load */
 PL_ROUNDS(kill_control_rounds, 20, 100)	/* rdma: controls of the kill rounds */
 PL_ROUNDS(kill_control_late, 1, 11)	/* rdma: of those, how many must see late writes at least */

@@ -6,8 +6,8 @@
  * then it is killed. Its memory regions must be gone before the truncate returns: no
  * write that the peer posted after that may succeed. Both orders in which file and
  * device can be opened are tried, since the kernel runs a dying process's last fputs in
- * reverse fd order; "child" adds a forked child that lives on, and with it whatever the
- * fork left in its hands.
+ * reverse fd order; "child" adds a child that lives on, and with it whatever was left in its
+ * hands: by fork, with and without exec, by vfork or posix_spawn, which run no fork handlers.
  *
  * The controls show that the promise is the library's and not luck: without the anchor
  * (device first), or without MADV_DONTFORK and the fork handler, taken out at the seam
@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,9 +39,16 @@
 #define AFTER_MS	     60u		/* how long the peer goes on writing after the truncate */
 #define DEADLINE_MS  5000u		/* far away: the death lets the opener on, not the deadline */
 
+#define SLEEP	     "/bin/sleep"
+
+extern char **environ;
+
+enum child { NO_CHILD, BY_FORK, BY_FORK_EXEC, BY_VFORK, BY_SPAWN };
+
 struct arm {
 	const char *name;
-	bool device_first, child, no_anchor, bare, control;
+	enum child child;
+	bool device_first, no_anchor, bare, control;
 };
 
 struct owner {			/* in kt_shared memory */
@@ -121,8 +129,53 @@ static void owner_fork(struct owner *o)
 		child_keep_device();
 		child_unmap(o->path);
 	}
+	if (o->arm.child == BY_FORK_EXEC)
+		_exit(execl(SLEEP, SLEEP, "600", (char *)NULL));
 	for (;;)
 		pause();
+}
+
+static void owner_vfork(struct owner *o)
+{
+	pid_t pid = vfork();
+
+	if (!pid)
+		_exit(execl(SLEEP, SLEEP, "600", (char *)NULL));
+	rt_assert(pid > 0, "vfork: %s", strerror(errno));
+	atomic_store(&o->child, pid);
+}
+
+static void owner_spawn(struct owner *o)
+{
+	char name[] = SLEEP, how_long[] = "600", *argv[] = { name, how_long, NULL };
+	pid_t pid;
+	int r = posix_spawn(&pid, SLEEP, NULL, NULL, argv, environ);
+
+	rt_assert(!r, "posix_spawn: %s", strerror(r));
+	atomic_store(&o->child, pid);
+}
+
+static void owner_child(struct owner *o)
+{
+	if (o->arm.child == BY_VFORK)
+		owner_vfork(o);
+	else if (o->arm.child == BY_SPAWN)
+		owner_spawn(o);
+	else if (o->arm.child)
+		owner_fork(o);
+}
+
+/* It is there when the writes are counted, and is the program that it should be. */
+static void child_lives(const struct owner *o, pid_t child)
+{
+	char path[32], comm[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", child);
+	f = fopen(path, "re");
+	rt_assert(f && fgets(comm, sizeof(comm), f), "the child is gone");
+	fclose(f);
+	rt_assert(!strcmp(comm, "sleep\n") == (o->arm.child != BY_FORK), "the child is %s", comm);
 }
 
 static void owner_file(struct owner *o, struct pinlease_ctx *ctx, struct pinlease_file **file)
@@ -192,8 +245,7 @@ static int owner_main(const void *arg)
 	owner_lease(o, file, &dev);
 	rt_peer_connect(o->peer, &dev, &qp);
 	owner_ballast(&dev);
-	if (o->arm.child)
-		owner_fork(o);
+	owner_child(o);
 	rt_peer_order(o->peer, RT_STREAM);
 	atomic_store(&o->ready, 1);
 	pfd.fd = pinlease_ctx_fd(ctx);
@@ -228,8 +280,10 @@ static void round_rest(struct owner *o, pid_t child)
 {
 	rt_peer_order(o->peer, RT_REST);
 	wait_for(atomic_load(&o->peer->state) != RT_STREAMING, "the peer at rest");
-	if (child > 0)
-		kill(child, SIGKILL);
+	if (!o->arm.child)
+		return;
+	child_lives(o, child);
+	kill(child, SIGKILL);
 }
 
 /* Writes that were posted after the truncate had returned, and succeeded. */
@@ -270,7 +324,9 @@ static uint64_t round_run(struct owner *o, const struct arm *arm, const char *di
 
 static void arm_run(struct owner *o, const struct arm *arm, const char *dir)
 {
-	unsigned int rounds = pl_rounds(arm->control ? PL_R_kill_control_rounds : PL_R_rdma_kill_rounds);
+	unsigned int rounds = pl_rounds(arm->control		   ? PL_R_kill_control_rounds
+					: arm->child > BY_FORK ? PL_R_rdma_kill_spawned
+							       : PL_R_rdma_kill_rounds);
 	unsigned int needed = pl_rounds(PL_R_kill_control_late), late_rounds = 0, i;
 	uint64_t late = 0, n;
 
@@ -299,9 +355,12 @@ static const struct arm owner_arms[] = {
 };
 
 static const struct arm child_arms[] = {
-	{ .name = "file opened first, a child lives on", .child = true },
-	{ .name = "device opened first, a child lives on", .child = true, .device_first = true },
-	{ .name = "control: fork unguarded, a child keeps the device", .child = true, .bare = true,
+	{ .name = "file opened first, a child lives on", .child = BY_FORK },
+	{ .name = "device opened first, a child lives on", .child = BY_FORK, .device_first = true },
+	{ .name = "fork and exec", .child = BY_FORK_EXEC, .device_first = true },
+	{ .name = "vfork", .child = BY_VFORK, .device_first = true },
+	{ .name = "posix_spawn", .child = BY_SPAWN, .device_first = true },
+	{ .name = "control: fork unguarded, a child keeps the device", .child = BY_FORK, .bare = true,
 	  .control = true },
 	{ 0 },
 };

@@ -226,6 +226,17 @@ static void children_keep_no_lease(void **state)
 	with_child(by_posix_spawn);
 }
 
+/* Staged memory, there. */
+static void children_keep_no_lease_on_ext4(void **state)
+{
+	struct kt_fs tmpfs = fs;
+
+	assert_int_equal(kt_fs_make(&fs, "ext4", 64), 0);
+	children_keep_no_lease(state);
+	kt_fs_drop(&fs);
+	fs = tmpfs;
+}
+
 /* An opener is blocked, and the owner would hold it up for a minute. */
 static struct kt_call *blocked_opener(const struct life *life)
 {
@@ -433,6 +444,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(children_keep_no_lease),
+		cmocka_unit_test(children_keep_no_lease_on_ext4),
 		cmocka_unit_test(exec_lets_go_and_the_new_program_lives),
 		cmocka_unit_test(exit_with_leases_held_is_clean),
 		cmocka_unit_test(a_stopped_owner_is_told_what_it_missed),
