@@ -1,56 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* sync_eio FS: eio.h under RDMA writes, with a disk of the device mapper. */
-#include <errno.h>
-#include <string.h>
-
-#include "eio.h"
-#include "rt.h"
-
-static struct kt_rdma dev;
-static struct kt_pair pair;
-static _Alignas(RT_SLOT) unsigned char source[RT_SLOT];
-static struct ibv_mr *source_mr;
-
-static void rdma_opts(struct pinlease_opts *lo)
-{
-	lo->pd = dev.pd;
-	lo->ibv_access = IBV_ACCESS_REMOTE_WRITE;
-}
-
-static int rdma_write(struct pinlease *lease, bool told, uint64_t off, const uint64_t *words)
-{
-	struct pinlease_view view = { .size = sizeof(view) };
-	uint32_t gen;
-	int r = pinlease_dma_begin(lease, 1, &gen);
-
-	if (r)
-		return r;
-	memcpy(source, words, sizeof(source));
-	r = pinlease_view_get(lease, 0, &view);
-	if (!r)
-		r = kt_do(&pair.peer, IBV_WR_RDMA_WRITE, source, source_mr->lkey, RT_SLOT, view.iova + off,
-			  view.rkey);
-	if (!r && told)
-		r = pinlease_mark_dirty(lease, off, RT_SLOT);
-	pinlease_dma_end(lease, 1, gen);
-	return r;
-}
+#include "eio_side.h"
 
 int main(int argc, char **argv)
 {
-	const struct eio_device rdma = { .opts = rdma_opts, .write = rdma_write };
-
 	rt_assert(argc == 2, "usage: sync_eio FILESYSTEM");
 	kt_init();
 	rt_require();
-	rt_open(&dev);
-	dev.patient = true;
-	rt_assert(!kt_pair_make(&dev, &pair, 4), "no queue pairs");
-	source_mr = ibv_reg_mr(dev.pd, source, sizeof(source), 0);
-	rt_assert(source_mr, "ibv_reg_mr: %s", strerror(errno));
-	eio_run(argv[1], REC_DM, &rdma);
-	ibv_dereg_mr(source_mr);
-	kt_pair_drop(&pair);
-	kt_rdma_close(&dev);
+	eio_run(argv[1], REC_DM, eio_rdma_open());
+	eio_rdma_close();
 	return 0;
 }
