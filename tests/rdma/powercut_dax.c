@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Nothing that pinlease_sync promised is lost by a power cut, on persistent memory that
- * loses what was not persisted (shadow.h). After a sync that returned 0 the power is cut: an
- * image of /dev/pmem0 with the shadows in place of the files' blocks is mounted, and each
- * file must hold what its last sync promised. A device-dax has no file system: its shadow
- * is judged. The metadata in the image is what the kernel had made durable by itself
- * (MAP_SYNC); one file consists of blocks that were never written.
+ * powercut_dax ext4|xfs|device: nothing that pinlease_sync promised is lost by a power cut, on
+ * persistent memory that loses what was not persisted (shadow.h). After a sync that returned
+ * 0 the power is cut: an image of /dev/pmem0 with the shadows in place of the files' blocks
+ * is mounted, and each file must hold what its last sync promised. A device-dax has no file
+ * system: its shadow is judged, which needs the deep flush, too. The metadata in the image is
+ * what the kernel had made durable by itself (MAP_SYNC); one file consists of blocks that
+ * were never written.
  *
- * For the controls the seam copies, and persists nothing: they must lose.
+ * For the controls the seam persists nothing, or leaves out the deep flush: they must lose.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +26,7 @@
 #include "rounds.h"
 #include "shadow.h"
 
-#define FS_BYTES  (16ull << 20)
+#define FS_BYTES  (32ull << 20)
 #define MORE	  10u /* writes between two syncs of a lease */
 #define WAIT_NS	  20000000000ull
 #define DAX_AT(n) ((n) * (2ull << 20)) /* the pages of a device-dax are huge */
@@ -36,6 +37,7 @@ struct arm {
 	uint64_t off; /* in a device-dax */
 	bool device, control, unwritten, remote;
 	bool used;
+	enum shadow_left_out left_out;
 	char path[KT_PATH_MAX];
 	struct shadow shadow;
 	struct pinlease_file *file;
@@ -56,13 +58,21 @@ static struct arm arms[] = {
 	{ .name = "staged", .mode = PINLEASE_MODE_STAGED },
 	{ .name = "told", .mode = PINLEASE_MODE_STAGED, .flags = PINLEASE_L_DIRTY_TOLD, .unwritten = true },
 	{ .name = "odp", .mode = PINLEASE_MODE_ODP },
-	{ .name = "control", .mode = PINLEASE_MODE_STAGED, .control = true },
+	{ .name = "control", .mode = PINLEASE_MODE_STAGED, .control = true, .left_out = SHADOW_PERSIST },
 	{ .name = "pinned", .mode = PINLEASE_MODE_PINNED, .device = true, .remote = true },
-	{ .name = "pinned control",
+	{ .name = "staged", .mode = PINLEASE_MODE_STAGED, .device = true, .off = DAX_AT(1) },
+	{ .name = "control without persist",
 	  .mode = PINLEASE_MODE_PINNED,
 	  .device = true,
 	  .control = true,
-	  .off = DAX_AT(1) },
+	  .left_out = SHADOW_PERSIST,
+	  .off = DAX_AT(2) },
+	{ .name = "control without deep flush",
+	  .mode = PINLEASE_MODE_PINNED,
+	  .device = true,
+	  .control = true,
+	  .left_out = SHADOW_DEEP_FLUSH,
+	  .off = DAX_AT(3) },
 };
 #define ARMS (sizeof(arms) / sizeof(arms[0]))
 
@@ -70,25 +80,30 @@ static struct kt_rdma dev;
 static struct kt_pair pair;
 static pthread_t writer;
 static _Atomic bool writer_stop;
+static const char *type; /* of the file system; NULL: the device-dax */
 static struct kt_fs fs;
 static struct pinlease_ctx *ctx;
 
 /* The files */
 
+/* As small as it goes: all of it is copied for each cut. */
 static void fs_make(void)
 {
-	static const char *const mkfs[] = {
-		"mkfs.ext4",  "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0",
+	static const char *const ext4[] = {
+		"mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0",
 		"/dev/pmem0", NULL
 	};
-	char size[16];
+	static const char *const xfs[] = {
+		"mkfs.xfs", "-q", "-f", "-K", "--unsupported", "-m", "reflink=0", "/dev/pmem0", "-d", NULL
+	};
+	char size[32];
 	int r;
 
 	if (access("/dev/pmem0", F_OK))
 		kt_skip("no /dev/pmem0");
-	snprintf(size, sizeof(size), "%lluk", FS_BYTES >> 10);
-	rt_assert(!kt_run(mkfs, size), "mkfs.ext4");
-	r = kt_fs_mount(&fs, "ext4", "/dev/pmem0", "dax=always");
+	snprintf(size, sizeof(size), strcmp(type, "xfs") ? "%lluk" : "size=%lluk", FS_BYTES >> 10);
+	rt_assert(!kt_run(strcmp(type, "xfs") ? ext4 : xfs, size), "mkfs.%s", type);
+	r = kt_fs_mount(&fs, type, "/dev/pmem0", "dax=always");
 	rt_assert(!r, "mount: %s", strerror(-r));
 }
 
@@ -98,7 +113,7 @@ static void file_on_device(struct arm *arm)
 	int r = kt_devdax(arm->path, &size), fd;
 	void *at;
 
-	rt_assert(!r && size >= DAX_AT(2), "device-dax: %s", strerror(-r));
+	rt_assert(!r && size >= DAX_AT(4), "device-dax: %s", strerror(-r));
 	fd = open(arm->path, O_RDWR | O_CLOEXEC);
 	rt_assert(fd >= 0 && !fstat(fd, &arm->shadow.st), "%s: %s", arm->path, strerror(errno));
 	at = mmap(NULL, DAX_AT(1), PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)arm->off);
@@ -154,7 +169,11 @@ static void arm_books(struct arm *arm)
 {
 	arm->used = true;
 	arm->shadow = (struct shadow){
-		.name = arm->name, .careless = arm->control, .off = arm->off, .len = CUT_BYTES
+		.name = arm->name,
+		.deep = arm->device,
+		.left_out = arm->left_out,
+		.off = arm->off,
+		.len = CUT_BYTES,
 	};
 	shadow_add(&arm->shadow, arm->unwritten ? 0 : 'k');
 	arm->next = MORE;
@@ -181,7 +200,6 @@ static void arm_open(struct arm *arm)
 	size_t i;
 	int r = 0;
 
-	/* Two leases of one device are of one file. */
 	for (i = 0; i < ARMS && arm->device; i++)
 		if (arms[i].device && arms[i].file)
 			arm->file = arms[i].file;
@@ -235,7 +253,8 @@ static void arm_close(struct arm *arm)
 	int r = pinlease_release(arm->lease);
 
 	rt_assert(!r, "%s: release: %s", arm->name, strerror(-r));
-	if (!arm->device || arm->control)
+	/* The device's leases are of one file. */
+	if (!arm->device || arm == &arms[ARMS - 1])
 		rt_assert(!pinlease_file_close(arm->file), "file_close");
 	if (arm->remote) {
 		rt_peer_order(arm->books, RT_LEAVE);
@@ -306,10 +325,10 @@ static void judge_image(void)
 	size_t i;
 
 	rt_assert(loop >= 0, "no loop device: %s", strerror(-loop));
-	r = kt_fs_mount_copy(&copy, "ext4", device);
+	r = kt_fs_mount_copy(&copy, type, device);
 	rt_assert(!r, "the image cannot be mounted: %s", strerror(-r));
 	for (i = 0; i < ARMS; i++) {
-		if (!arms[i].used || arms[i].device)
+		if (!arms[i].used)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", copy.dir, arms[i].name);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -332,9 +351,10 @@ static void run(unsigned int rounds)
 		for (i = 0; i < ARMS; i++)
 			if (arms[i].used)
 				arm_sync(&arms[i]);
-		judge_image();
-		for (i = 0; i < ARMS; i++)
-			if (arms[i].device)
+		if (type)
+			judge_image();
+		for (i = 0; i < ARMS && !type; i++)
+			if (arms[i].used)
 				arm_judge(&arms[i], arms[i].shadow.bytes, CUT_BYTES);
 	}
 }
@@ -348,27 +368,27 @@ static void report(void)
 		arm = &arms[i];
 		if (!arm->used)
 			continue;
-		printf("%s, %s: %u syncs, lost at %u of %u points; %u promised slots held, %u missing; %u "
-		       "persists\n",
-		       arm->device ? "device-dax" : "ext4-dax", arm->name, arm->syncs, arm->lost_points,
-		       arm->points, arm->held, arm->missing, arm->shadow.persists);
+		printf("%s-dax, %s: %u syncs, lost at %u of %u points; %u promised slots held, %u missing; %u "
+		       "persists, %u deep flushes\n",
+		       type ? type : "device", arm->name, arm->syncs, arm->lost_points, arm->points,
+		       arm->held, arm->missing, arm->shadow.persists, arm->shadow.flushes);
 		rt_assert(arm->control || (!arm->missing && arm->held && arm->shadow.persists),
 			  "%s lost data, or promised none", arm->name);
 		rt_assert(!arm->control || arm->lost_points == arm->points, "the control lost nothing");
+		/* It has to be what was left out that lost it. */
+		rt_assert(arm->left_out != SHADOW_DEEP_FLUSH || arm->shadow.persists, "nothing was persisted");
+		rt_assert(arm->left_out != SHADOW_PERSIST || !arm->device || arm->shadow.flushes,
+			  "nothing was flushed");
 	}
 }
 
-int main(void)
+static void arms_make(void)
 {
 	size_t i;
 
-	kt_init();
-	rt_require();
-	fs_make();
-	rt_open(&dev);
-	dev.patient = true;
-	rt_assert(!pinlease_ctx_new(NULL, &ctx), "ctx_new");
 	for (i = 0; i < ARMS; i++) {
+		if (arms[i].device == (type != NULL))
+			continue;
 		if (arms[i].mode == PINLEASE_MODE_ODP && !dev.odp) {
 			kt_note("no ODP here");
 			continue;
@@ -382,6 +402,22 @@ int main(void)
 	for (i = 0; i < ARMS; i++)
 		if (arms[i].used)
 			arm_open(&arms[i]);
+}
+
+int main(int argc, char **argv)
+{
+	size_t i;
+
+	rt_assert(argc == 2, "usage: powercut_dax ext4|xfs|device");
+	type = strcmp(argv[1], "device") ? argv[1] : NULL;
+	kt_init();
+	rt_require();
+	if (type)
+		fs_make();
+	rt_open(&dev);
+	dev.patient = true;
+	rt_assert(!pinlease_ctx_new(NULL, &ctx), "ctx_new");
+	arms_make();
 	rt_assert(!kt_pair_make(&dev, &pair, 4), "no queue pairs");
 	for (i = 0; i < ARMS; i++)
 		if (arms[i].used)

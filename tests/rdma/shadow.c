@@ -23,12 +23,16 @@ void __real_pl_pmem_persist(const struct pl_pmem *pmem, uint64_t off, uint64_t l
 void __wrap_pl_pmem_persist(const struct pl_pmem *pmem, uint64_t off, uint64_t len);
 void __real_pl_pmem_copy(const struct pl_pmem *pmem, uint64_t off, const void *from, uint64_t len);
 void __wrap_pl_pmem_copy(const struct pl_pmem *pmem, uint64_t off, const void *from, uint64_t len);
+int __real_pl_pmem_deep_flush(const struct pl_pmem *pmem, uint64_t off, uint64_t len);
+int __wrap_pl_pmem_deep_flush(const struct pl_pmem *pmem, uint64_t off, uint64_t len);
 
 void shadow_add(struct shadow *s, int fill)
 {
 	s->bytes = malloc(s->len);
-	rt_assert(s->bytes, "out of memory");
+	s->queue = s->deep ? malloc(s->len) : s->bytes;
+	rt_assert(s->bytes && s->queue, "out of memory");
 	memset(s->bytes, fill, s->len);
+	memset(s->queue, fill, s->len);
 	s->next = shadows;
 	shadows = s;
 }
@@ -56,12 +60,17 @@ static struct shadow *shadow_of(const struct pl_pmem *pmem)
 	return s;
 }
 
-static void shadow_keep(struct shadow *s, const struct pl_pmem *pmem, uint64_t off, uint64_t len)
+static void shadow_has(const struct shadow *s, uint64_t off, uint64_t len)
 {
 	rt_assert(off <= s->len && len <= s->len - off, "%s: %llu bytes at %llu", s->name,
 		  (unsigned long long)len, (unsigned long long)off);
+}
+
+static void shadow_keep(struct shadow *s, const struct pl_pmem *pmem, uint64_t off, uint64_t len)
+{
+	shadow_has(s, off, len);
 	pthread_mutex_lock(&lock);
-	memcpy(s->bytes + off, (const char *)pmem->addr + off, len);
+	memcpy(s->queue + off, (const char *)pmem->addr + off, len);
 	s->persists++;
 	pthread_mutex_unlock(&lock);
 }
@@ -71,7 +80,7 @@ void __wrap_pl_pmem_persist(const struct pl_pmem *pmem, uint64_t off, uint64_t l
 {
 	struct shadow *s = shadow_of(pmem);
 
-	if (s->careless)
+	if (s->left_out == SHADOW_PERSIST)
 		return;
 	shadow_keep(s, pmem, off, len);
 	__real_pl_pmem_persist(pmem, off, len);
@@ -82,12 +91,27 @@ void __wrap_pl_pmem_copy(const struct pl_pmem *pmem, uint64_t off, const void *f
 {
 	struct shadow *s = shadow_of(pmem);
 
-	if (s->careless) {
+	if (s->left_out == SHADOW_PERSIST) {
 		memcpy((char *)pmem->addr + off, from, len);
 		return;
 	}
 	__real_pl_pmem_copy(pmem, off, from, len);
 	shadow_keep(s, pmem, off, len);
+}
+
+int __wrap_pl_pmem_deep_flush(const struct pl_pmem *pmem, uint64_t off, uint64_t len)
+{
+	struct shadow *s = shadow_of(pmem);
+
+	if (s->left_out == SHADOW_DEEP_FLUSH)
+		return 0;
+	shadow_has(s, off, len);
+	pthread_mutex_lock(&lock);
+	if (s->deep)
+		memcpy(s->bytes + off, s->queue + off, len);
+	s->flushes++;
+	pthread_mutex_unlock(&lock);
+	return __real_pl_pmem_deep_flush(pmem, off, len);
 }
 
 /* Past the page cache, in which the kernel has metadata that is not on the medium. */
