@@ -112,6 +112,9 @@ int kt_hugepages(unsigned int pages);
  * none yet (it stays), and its size. -ENODEV: there is neither.
  */
 int kt_devdax(char path[KT_PATH_MAX], uint64_t *size);
+/* Are the 2 MiB at this address mapped by one entry of the page tables? 1, 0; -ENOTTY before 6.7, which does not tell. */
+#define KT_HUGE (2u << 20)
+int kt_huge_at(const void *at);
 
 /* Leases and signals of the calling thread */
 

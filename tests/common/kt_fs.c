@@ -28,10 +28,12 @@
 extern char **environ;
 
 #define MKFS_EXT4 "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard"
+#define HUGE_EXT4 "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,stride=512,stripe_width=512"
 
 /*
  * min_mib is what the mkfs of Debian 12 asks for at least; --unsupported lets mkfs.xfs
- * take the 256 MiB that a guest's /dev/pmem0 has. device NULL: a loop device, if mkfs is set.
+ * take the 256 MiB that a guest's /dev/pmem0 has. Persistent memory gets its blocks in
+ * multiples of 2 MiB where a file is large enough. device NULL: a loop device, if mkfs is set.
  */
 static const struct fs_kind {
 	const char *name, *type;
@@ -50,10 +52,10 @@ static const struct fs_kind {
 	  NULL, NULL },
 	{ "btrfs", "btrfs", BTRFS_SUPER_MAGIC, 256, { "mkfs.btrfs", "-q", "-f", "-K" }, NULL, NULL },
 	{ "nfs4", "nfs4", NFS_SUPER_MAGIC, 0, { NULL }, NULL, NULL },
-	{ "ext4_dax", "ext4", EXT4_SUPER_MAGIC, 0, { MKFS_EXT4 }, "/dev/pmem0", "dax=always" },
+	{ "ext4_dax", "ext4", EXT4_SUPER_MAGIC, 0, { HUGE_EXT4 }, "/dev/pmem0", "dax=always" },
 	{ "xfs_dax", "xfs", XFS_SUPER_MAGIC, 0,
-	  { "mkfs.xfs", "-q", "-f", "-K", "--unsupported", "-m", "reflink=0" }, "/dev/pmem0",
-	  "dax=always" },
+	  { "mkfs.xfs", "-q", "-f", "-K", "--unsupported", "-m", "reflink=0", "-dsu=2m,sw=1" },
+	  "/dev/pmem0", "dax=always" },
 };
 
 int kt_run(const char *const *args, const char *last)

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Device-dax: an emulated persistent memory becomes a character device, by ndctl. */
+/*
+ * Persistent memory: an emulated one becomes a character device, a device-dax, by ndctl; and
+ * what a mapping of it is made of.
+ */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,4 +84,32 @@ int kt_devdax(char path[KT_PATH_MAX], uint64_t *size)
 		kt_sleep_ms(10);
 	}
 	return ret;
+}
+
+/* As in linux/fs.h from 6.7 on. */
+struct region {
+	uint64_t start, end, categories;
+};
+
+struct scan {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t inverted, mask, any_of, returned;
+};
+
+#define SCAN	_IOWR('f', 16, struct scan)
+#define IS_HUGE (1u << 6)
+
+int kt_huge_at(const void *at)
+{
+	struct region region;
+	struct scan scan = { .size = sizeof(scan), .start = (uintptr_t)at, .end = (uintptr_t)at + KT_HUGE,
+			     .vec = (uintptr_t)&region, .vec_len = 1, .mask = IS_HUGE, .returned = IS_HUGE };
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), n;
+
+	if (fd < 0)
+		return -errno;
+	n = ioctl(fd, SCAN, &scan);
+	n = n < 0 ? -errno : n;
+	close(fd);
+	return n;
 }

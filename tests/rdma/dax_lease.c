@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Leases without a page cache, in a guest with --pmem: a device-dax in each mode it takes,
- * and ext4-dax through ODP (what staged memory does on fs-dax, the lease tests show). The
+ * ext4-dax and xfs-dax through ODP (what staged memory does on fs-dax, the lease tests show),
+ * and that the library's own mapping of a file is made of huge pages where it can be. The
  * calls at the seam to libpmem2 are counted, as the byte ranges they cover, so that
  * nothing can be called durable that was not.
  */
@@ -39,12 +40,14 @@ static struct kt_fs fs;
 static struct {
 	uintptr_t from, end;
 	unsigned int persists, copies, flushes;
+	char *addr; /* of the mapping */
 } seam;
 
 static void seam_covers(const struct pl_pmem *pmem, uint64_t off, uint64_t len)
 {
 	uintptr_t from = (uintptr_t)pmem->addr + off;
 
+	seam.addr = pmem->addr;
 	if (!seam.end || from < seam.from)
 		seam.from = from;
 	if (from + len > seam.end)
@@ -264,12 +267,11 @@ static void test_file_odp(void **state)
 	char path[KT_PATH_MAX];
 	struct bench b;
 
-	(void)state;
 	if (!dev.odp) {
 		kt_note("the device does no ODP");
 		return;
 	}
-	assert_int_equal(kt_fs_make(&fs, "ext4_dax", 64), 0);
+	assert_int_equal(kt_fs_make(&fs, *state, 64), 0);
 	assert_int_equal(kt_file(path, fs.dir, "odp", FULL + PAGE), 0);
 	bench_open(&b, path, PAGE, PINLEASE_WRITE, PINLEASE_MODE_ODP);
 	assert_int_equal((uintptr_t)b.view.addr % HUGE, PAGE);
@@ -315,8 +317,7 @@ static void test_file_own_mapping(void **state)
 	uint8_t *map;
 	int fd;
 
-	(void)state;
-	assert_int_equal(kt_fs_make(&fs, "ext4_dax", 64), 0);
+	assert_int_equal(kt_fs_make(&fs, *state, 64), 0);
 	assert_int_equal(kt_file(path, fs.dir, "own", FULL), 0);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	map = mmap(NULL, FULL, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
@@ -333,6 +334,86 @@ static void test_file_own_mapping(void **state)
 	assert_int_equal(map[5 * PAGE], 0x7c);
 	munmap(map, FULL);
 	close(fd);
+	kt_fs_drop(&fs);
+}
+
+/* Three huge pages of blocks, where the file system was made so that it can give them. */
+static void huge_file(char path[KT_PATH_MAX])
+{
+	struct kt_extent extent[KT_EXTENTS];
+	int n, fd;
+
+	assert_int_equal(kt_file(path, fs.dir, "huge", 0), 0);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(fallocate(fd, 0, 0, 3 * HUGE), 0);
+	assert_int_equal(fsync(fd), 0);
+	close(fd);
+	n = kt_extents(path, extent, KT_EXTENTS);
+	assert_in_range(n, 1, 3);
+	for (int i = 0; i < n; i++)
+		assert_true(extent[i].physical % HUGE == 0 && extent[i].logical % HUGE == 0);
+}
+
+/* The same file at an address that huge pages do not fit: what is looked at can say so. */
+static void assert_seen(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char *room = mmap(NULL, 3 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *at;
+
+	assert_true(room != MAP_FAILED);
+	at = (char *)(((uintptr_t)room + HUGE - 1) / HUGE * HUGE) + PAGE;
+	assert_ptr_equal(mmap(at, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0), at);
+	memset(at, 0, HUGE);
+	assert_int_equal(kt_huge_at(at), 0);
+	munmap(room, 3 * HUGE);
+	close(fd);
+}
+
+/* The second and the third huge page. */
+static void huge_whole(const char *path, uint32_t mode)
+{
+	struct bench b;
+
+	bench_open(&b, path, HUGE, PINLEASE_WRITE, mode);
+	write_and_sync(&b, 0, PAGE, 0x7d);
+	write_and_sync(&b, HUGE, PAGE, 0x7e);
+	assert_int_equal(kt_huge_at(seam.addr), 1);
+	assert_int_equal(kt_huge_at(seam.addr + HUGE), 1);
+	bench_close(&b);
+}
+
+/*
+ * From the middle of the first: the second lies in it as a whole, the others do not. The
+ * kernel remembers that it has mapped those by small pages, and goes on to do so: the last to be tried.
+ */
+static void huge_part(const char *path, uint32_t mode)
+{
+	struct bench b;
+
+	bench_open(&b, path, HUGE / 2, PINLEASE_WRITE, mode);
+	write_and_sync(&b, HUGE, PAGE, 0x7f);
+	assert_int_equal((uintptr_t)(seam.addr + HUGE / 2) % HUGE, 0);
+	assert_int_equal(kt_huge_at(seam.addr + HUGE / 2), 1);
+	bench_close(&b);
+}
+
+static void test_file_huge(void **state)
+{
+	char path[KT_PATH_MAX];
+
+	assert_int_equal(kt_fs_make(&fs, *state, 64), 0);
+	huge_file(path);
+	if (kt_huge_at(path) == -ENOTTY) {
+		kt_note("this kernel does not tell what a mapping is made of");
+	} else {
+		if (dev.odp)
+			huge_whole(path, PINLEASE_MODE_ODP);
+		huge_whole(path, PINLEASE_MODE_STAGED);
+		if (dev.odp)
+			huge_part(path, PINLEASE_MODE_ODP);
+		huge_part(path, PINLEASE_MODE_STAGED);
+		assert_seen(path);
+	}
 	kt_fs_drop(&fs);
 }
 
@@ -364,13 +445,18 @@ static int teardown(void **state)
 
 int main(void)
 {
+	static char ext4[] = "ext4_dax", xfs[] = "xfs_dax";
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_device_pinned),
 		cmocka_unit_test(test_device_staged),
 		cmocka_unit_test(test_device_read),
 		cmocka_unit_test(test_device_own_mapping),
-		cmocka_unit_test(test_file_odp),
-		cmocka_unit_test(test_file_own_mapping),
+		cmocka_unit_test_prestate(test_file_odp, ext4),
+		cmocka_unit_test_prestate(test_file_odp, xfs),
+		cmocka_unit_test_prestate(test_file_own_mapping, ext4),
+		cmocka_unit_test_prestate(test_file_own_mapping, xfs),
+		cmocka_unit_test_prestate(test_file_huge, ext4),
+		cmocka_unit_test_prestate(test_file_huge, xfs),
 	};
 
 	kt_init();

@@ -12,17 +12,15 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/types.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "hazard.h"
 
-#define HUGE  (2u << 20)
+#define HUGE  KT_HUGE
 #define PAGES 16u			/* looked at in each huge page */
 #define SECOND (HUGE / HAZARD_PAGE)	/* the first page of the second one */
 
@@ -32,34 +30,6 @@ static const struct hazard_place places[] = {
 	{ .fs = "ext4_dax", .bare = ODP },
 	{ .fs = "xfs_dax", .bare = ODP },
 };
-
-/* As in linux/fs.h from 6.7 on. */
-struct region {
-	uint64_t start, end, categories;
-};
-
-struct scan {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t inverted, mask, any_of, returned;
-};
-
-#define SCAN	_IOWR('f', 16, struct scan)
-#define IS_HUGE (1u << 6)
-
-/* Is there a mapping of 2 MiB? -errno where the kernel does not tell. */
-static int huge_at(const char *at)
-{
-	struct region region;
-	struct scan scan = { .size = sizeof(scan), .start = (uintptr_t)at, .end = (uintptr_t)at + HUGE,
-			     .vec = (uintptr_t)&region, .vec_len = 1, .mask = IS_HUGE, .returned = IS_HUGE };
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), n;
-
-	rt_assert(fd >= 0, "pagemap: %s", strerror(errno));
-	n = ioctl(fd, SCAN, &scan);
-	n = n < 0 ? -errno : n;
-	close(fd);
-	return n;
-}
 
 struct other {
 	char path[KT_PATH_MAX];
@@ -167,8 +137,8 @@ static void run_bare(struct hazard *h, struct other *o)
 		return;
 	map = f.map;
 	rt_assert(!map[0] && !map[HUGE], "there is no hole");
-	first = huge_at(f.map);
-	second = huge_at((const char *)f.map + HUGE);
+	first = kt_huge_at(f.map);
+	second = kt_huge_at((const char *)f.map + HUGE);
 	rt_assert(first > 0 && second > 0, "no mapping of 2 MiB: %d, %d", first, second);
 	scene(&f, o);
 	hazard_leave(&f);
