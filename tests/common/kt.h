@@ -78,6 +78,18 @@ int kt_fs_mount_copy(struct kt_fs *fs, const char *type, const char *device);
 void kt_fs_forget(const char *type, const char *device);
 
 /*
+ * A quota for the blocks of KT_QUOTA_USER on ext4 and xfs, of the subvolume KT_QUOTA_SUB, which
+ * it makes, on btrfs: make it of the empty file system, mount that with *options, switch it
+ * on. limit: not one more block may be had, or as many as there are.
+ */
+#define KT_QUOTA_USER 4242u
+#define KT_QUOTA_SUB  "sub"
+int kt_quota_obey(void); /* root, too; before anything is opened: a verbs device is for who opened it */
+int kt_quota_make(const char *type, const char *device, const char **options);
+int kt_quota_on(const char *type, const char *dir);
+int kt_quota_limit(const char *type, const char *device, const char *dir, bool limit);
+
+/*
  * An NFSv4.2 server of a tmpfs and a client of it, once a process. -ENODEV: a kernel
  * without. The first open through the client waits ten seconds for the server.
  */

@@ -17,7 +17,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/fs.h>
 #include <poll.h>
 #include <signal.h>
@@ -26,9 +25,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/quota.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,7 +35,6 @@
 #define PAGES	 64u
 #define LEN	 (PAGES * (size_t)HAZARD_PAGE)
 #define LONG_MS	 20000
-#define SOMEBODY 4242u		/* a user whose quota is used up */
 
 #define ALWAYS	 { HAZARD_SHOWS, HAZARD_SHOWS, HAZARD_SHOWS }
 #define WHEN_PIN { HAZARD_SHOWS, HAZARD_NOT_MADE, HAZARD_NOT_MADE }
@@ -96,17 +92,6 @@ static bool same(const struct trace *a, const struct trace *b)
 {
 	return a->fds == b->fds && a->st.st_blocks == b->st.st_blocks && a->st.st_size == b->st.st_size &&
 	       a->sfs.f_bfree == b->sfs.f_bfree;
-}
-
-/* Before anything is opened: a verbs device is for the credentials that opened it. */
-static void obey_quotas(void)
-{
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2];
-
-	rt_assert(!syscall(SYS_capget, &head, data), "capget: %s", strerror(errno));
-	data[0].effective &= ~(1u << CAP_SYS_RESOURCE);
-	rt_assert(!syscall(SYS_capset, &head, data), "capset: %s", strerror(errno));
 }
 
 static int store_main(const void *arg)
@@ -184,31 +169,28 @@ static void scene_hole(struct hazard *h)
 	room_again(h, path);
 }
 
-/* Blocks of SOMEBODY's: not one, or no limit. */
 static void set_quota(const char *device, bool limit)
 {
-	struct dqblk dq = { .dqb_valid = QIF_BLIMITS };
+	int r = kt_quota_limit("ext4", device, NULL, limit);
 
-	dq.dqb_bhardlimit = limit ? 1 : 0; /* KiB */
-	rt_assert(!quotactl(QCMD(Q_SETQUOTA, USRQUOTA), device, SOMEBODY, (char *)&dq), "quotactl: %s",
-		  strerror(errno));
+	rt_assert(!r, "quotactl: %s", strerror(-r));
 }
 
 static void scene_quota(struct hazard *h)
 {
 	int image = memfd_create("quota", MFD_CLOEXEC), loop;
-	char device[KT_DEVICE_MAX], command[KT_DEVICE_MAX + 32], path[KT_PATH_MAX];
+	char device[KT_DEVICE_MAX], path[KT_PATH_MAX];
+	const char *options;
 	struct kt_fs fs;
 
 	rt_assert(image >= 0 && !ftruncate(image, 16 << 20), "memfd: %s", strerror(errno));
 	loop = kt_loop(image, device);
 	rt_assert(loop >= 0 && !kt_mkfs("ext4", device), "no ext4");
-	snprintf(command, sizeof(command), "tune2fs -O quota %s > /dev/null", device);
-	rt_assert(!system(command), "no quota");
-	rt_assert(!kt_fs_mount(&fs, "ext4", device, "usrquota"), "ext4 with a quota cannot be mounted");
+	rt_assert(!kt_quota_make("ext4", device, &options), "no quota");
+	rt_assert(!kt_fs_mount(&fs, "ext4", device, options), "ext4 with a quota cannot be mounted");
 	set_quota(device, true);
 	sparse_file(fs.dir, path);
-	rt_assert(!chown(path, SOMEBODY, SOMEBODY), "chown: %s", strerror(errno));
+	rt_assert(!chown(path, KT_QUOTA_USER, KT_QUOTA_USER), "chown: %s", strerror(errno));
 	no_room(h, path, -EDQUOT);
 	set_quota(device, false);
 	room_again(h, path);
@@ -367,6 +349,6 @@ static void run(struct hazard *h)
 
 int main(void)
 {
-	obey_quotas();
+	rt_assert(!kt_quota_obey(), "capset: %s", strerror(errno));
 	return hazard_main("hazard_disk_full", "pages", places, sizeof(places) / sizeof(*places), run);
 }
