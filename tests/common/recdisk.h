@@ -37,6 +37,9 @@ int rec_disk_mark(struct rec_disk *disk, uint32_t number);
 /* The device must not be in use any more; log is NULL when nobody wants to know. */
 int rec_disk_end(struct rec_disk *disk, struct dl_log *log);
 
+/* REC_FUSE: each write takes that much longer from now on, one after the other. */
+void rec_fuse_slow(struct rec_disk *disk, unsigned int ms);
+
 /* The halves, for recdisk.c. */
 int rec_dm_make(struct rec_disk *disk);
 int rec_dm_mark(struct rec_disk *disk, uint32_t number);

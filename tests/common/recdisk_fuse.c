@@ -25,6 +25,7 @@ struct rec_shared { /* the log's end, which marks and writes share */
 	_Atomic uint32_t lock;
 	_Atomic uint64_t sector, entries;
 	_Atomic int error;
+	_Atomic uint32_t slow_ms; /* before each write */
 	_Atomic uint32_t ranges; /* how many of these are bad now */
 	struct bad_range range[BAD_RANGES];
 	uint64_t size;
@@ -108,6 +109,7 @@ static ssize_t answer_write(struct serve *s, const struct fuse_write_in *in, voi
 	struct dl_head head = { .sector = htole64(in->offset / DL_SECTOR),
 				.sectors = htole64(in->size / DL_SECTOR) };
 
+	kt_sleep_ms(atomic_load(&s->shared->slow_ms));
 	if (write_refused(s->shared, in->offset, in->size))
 		return -EIO;
 	if (in->offset % DL_SECTOR || in->size % DL_SECTOR ||
@@ -255,6 +257,11 @@ int rec_fuse_refuse(struct rec_disk *disk, const struct bad_range *range, unsign
 	memcpy(disk->shared->range, range, sizeof(disk->shared->range));
 	atomic_store(&disk->shared->ranges, ranges);
 	return 0;
+}
+
+void rec_fuse_slow(struct rec_disk *disk, unsigned int ms)
+{
+	atomic_store(&disk->shared->slow_ms, ms);
 }
 
 /* Killed, the connection is aborted. The log is complete: it was written before each answer. */
