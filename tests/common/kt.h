@@ -124,7 +124,7 @@ int kt_hugepages(unsigned int pages);
  * none yet (it stays), and its size. -ENODEV: there is neither.
  */
 int kt_devdax(char path[KT_PATH_MAX], uint64_t *size);
-/* Are the 2 MiB at this address mapped by one entry of the page tables? 1, 0; -ENOTTY before 6.7, which does not tell. */
+/* Are the 2 MiB at this address mapped by one page table entry? 1, 0; -ENOTTY: not told, before 6.7. */
 #define KT_HUGE (2u << 20)
 int kt_huge_at(const void *at);
 

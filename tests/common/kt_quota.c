@@ -45,7 +45,7 @@ int kt_quota_on(const char *type, const char *dir)
 	return r ? r : kt_run(create, sub);
 }
 
-/* By way of the file system's root, which has no limit: changing one takes room in the metadata of the other. */
+/* Asked of the file system's root, which has no limit: asked of the subvolume it would need room there. */
 static int limit_subvolume(const char *dir, bool limit)
 {
 	const char *const args[] = { "btrfs", "qgroup", "limit", limit ? "4096" : "none", "0/256", NULL };

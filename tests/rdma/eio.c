@@ -54,7 +54,8 @@ static void alone(struct side *s)
 	expect_sync(s, 0);
 	expect_on_disk(s, "the retry");
 	expect_sync(s, 0);
-	printf("%s, %s alone: told twice in two tries, saved, and there after the third\n", eio.type, s->name);
+	printf("%s, %s alone: told twice in two tries, saved, and there after the third\n", eio.type,
+	       s->name);
 }
 
 static void *gated_main(void *arg)
@@ -98,7 +99,8 @@ static void together(struct side *first, struct side *second)
 		  strerror((int)-(intptr_t)ret[0]));
 	rt_assert((intptr_t)ret[1] == -EIO, "%s was not told: %s", second->name,
 		  strerror((int)-(intptr_t)ret[1]));
-	rt_assert(side_dirty(first) == SIDE_LEN && side_dirty(second) == SIDE_LEN, "%llu and %llu bytes are dirty",
+	rt_assert(side_dirty(first) == SIDE_LEN && side_dirty(second) == SIDE_LEN,
+		  "%llu and %llu bytes are dirty",
 		  (unsigned long long)side_dirty(first), (unsigned long long)side_dirty(second));
 	expect_saved(first);
 	expect_saved(second);
@@ -107,8 +109,8 @@ static void together(struct side *first, struct side *second)
 	expect_sync(second, 0);
 	expect_on_disk(first, "the retry");
 	expect_on_disk(second, "the retry");
-	printf("%s, %s and %s: both told of one failure, and both there after a retry\n", eio.type, first->name,
-	       second->name);
+	printf("%s, %s and %s: both told of one failure, and both there after a retry\n", eio.type,
+	       first->name, second->name);
 }
 
 /* Another file of the same disk. On btrfs its data goes to the same bad place. */

@@ -368,15 +368,16 @@ static void report(void)
 		arm = &arms[i];
 		if (!arm->used)
 			continue;
-		printf("%s-dax, %s: %u syncs, lost at %u of %u points; %u promised slots held, %u missing; %u "
-		       "persists, %u deep flushes\n",
+		printf("%s-dax, %s: %u syncs, lost at %u of %u points; %u promised slots held, %u missing; "
+		       "%u persists, %u deep flushes\n",
 		       type ? type : "device", arm->name, arm->syncs, arm->lost_points, arm->points,
 		       arm->held, arm->missing, arm->shadow.persists, arm->shadow.flushes);
 		rt_assert(arm->control || (!arm->missing && arm->held && arm->shadow.persists),
 			  "%s lost data, or promised none", arm->name);
 		rt_assert(!arm->control || arm->lost_points == arm->points, "the control lost nothing");
 		/* It has to be what was left out that lost it. */
-		rt_assert(arm->left_out != SHADOW_DEEP_FLUSH || arm->shadow.persists, "nothing was persisted");
+		rt_assert(arm->left_out != SHADOW_DEEP_FLUSH || arm->shadow.persists,
+			  "nothing was persisted");
 		rt_assert(arm->left_out != SHADOW_PERSIST || !arm->device || arm->shadow.flushes,
 			  "nothing was flushed");
 	}

@@ -37,7 +37,7 @@ struct shadow {
 	struct shadow *next;
 };
 
-/* name, deep, left_out, st, off, len are set. All bytes are persisted now, and fill. Before the file is leased. */
+/* name, deep, left_out, st, off, len are set. All bytes are durable, and fill. Before the file is leased. */
 void shadow_add(struct shadow *s, int fill);
 /* A memfd with what is on the first size bytes of /dev/pmem0, the shadows in place of the files. */
 int shadow_image(uint64_t size);
