@@ -26,6 +26,17 @@ int main(void)
 }
 """
 
+CARRY = """
+#include <pinlease/carry.h>
+#include <stdio.h>
+
+int main(void)
+{
+	printf("%s %s\\n", pinlease_version(), pinlease_carry_free(NULL) ? "nothing" : "ctx");
+	return 0;
+}
+"""
+
 URING = """
 #include <pinlease/uring.h>
 #include <stdio.h>
@@ -45,6 +56,8 @@ add_executable(shared main.c)
 target_link_libraries(shared PRIVATE pinlease::pinlease {flags})
 add_executable(static main.c)
 target_link_libraries(static PRIVATE pinlease::pinlease_static {flags})
+add_executable(carry carry.c)
+target_link_libraries(carry PRIVATE pinlease::pinlease_carry {flags})
 if(TARGET pinlease::pinlease_uring)
   add_executable(uring uring.c)
   target_link_libraries(uring PRIVATE pinlease::pinlease_uring {flags})
@@ -59,6 +72,7 @@ class Scratch:
         self.source = folder / "source"
         self.source.mkdir()
         (self.source / "main.c").write_text(PROGRAM)
+        (self.source / "carry.c").write_text(CARRY)
         (self.source / "uring.c").write_text(URING)
 
     def step(self, what, args, **keywords):
@@ -97,11 +111,12 @@ def by_pkg_config(scratch, version):
                  for word in scratch.pkg_config("--cflags", "--static", "--libs")]
     scratch.step("pkg-config, static", [scratch.cc, main, "-o", static, *scratch.flags, *libraries])
     scratch.execute("pkg-config, static", static, version)
-    if scratch.with_uring():
-        uring = scratch.folder / "pc-uring"
-        scratch.step("pkg-config, uring", [scratch.cc, scratch.source / "uring.c", "-o", uring, *scratch.flags,
-                                           *scratch.pkg_config("--cflags", "--libs", package="libpinlease-uring")])
-        scratch.execute("pkg-config, uring", uring, version)
+    for name in ("carry", "uring") if scratch.with_uring() else ("carry",):
+        program = scratch.folder / f"pc-{name}"
+        package = f"libpinlease-{name}"
+        scratch.step(f"pkg-config, {name}", [scratch.cc, scratch.source / f"{name}.c", "-o", program, *scratch.flags,
+                                             *scratch.pkg_config("--cflags", "--libs", package=package)])
+        scratch.execute(f"pkg-config, {name}", program, version)
 
 
 def by_find_package(scratch, cmake, version):
@@ -110,7 +125,7 @@ def by_find_package(scratch, cmake, version):
     scratch.step("find_package", [cmake, "-S", scratch.source, "-B", build, f"-DCMAKE_C_COMPILER={scratch.cc}",
                                   f"-DCMAKE_PREFIX_PATH={scratch.prefix}"])
     scratch.step("find_package", [cmake, "--build", build])
-    for kind in ("shared", "static", "uring") if scratch.with_uring() else ("shared", "static"):
+    for kind in ("shared", "static", "carry", *(["uring"] if scratch.with_uring() else [])):
         scratch.execute(f"find_package, {kind}", build / kind, version)
 
 

@@ -31,7 +31,7 @@ def main():
             verdict.count("links")
             if not (path.parent / target).exists():
                 verdict.bad(path, f"links to {target}, which is not there")
-        for target in re.findall(r"`((?:lib|man|tests|scripts|docs|examples|uring|include|cmake)/[\w./-]+)`", text):
+        for target in re.findall(r"`((?:lib|man|tests|scripts|docs|examples|uring|carry|include|cmake)/[\w./-]+)`", text):
             verdict.count("paths")
             if not (TOP / target).exists():
                 verdict.bad(path, f"names {target}, which is not there")

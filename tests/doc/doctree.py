@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-INCLUDE_FOLDERS = (TOP / "include", TOP / "uring/include")
+INCLUDE_FOLDERS = (TOP / "include", TOP / "uring/include", TOP / "carry/include")
 INCLUDE_FLAGS = [flag for folder in INCLUDE_FOLDERS for flag in ("-I", folder)]
 SKIP = 77
 
