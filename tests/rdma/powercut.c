@@ -52,9 +52,10 @@ static int arm_sync(void *arg)
 }
 
 /*
- * A page fault of on-demand paging that has not ended after a second, because the file system
- * waits for the disk, and that a writeback has overtaken, is given up: rxe says that to the
- * peer as a remote access error. Nothing was acknowledged; on a new connection it is written again.
+ * The kernel gives up a fault for a device when that has taken a second and a writeback has
+ * overtaken it (HMM_RANGE_DEFAULT_TIMEOUT), and rxe says so to the peer as a remote access error:
+ * seen where the machine had far more to do than it could. Nothing was acknowledged; it is
+ * written again, on a new connection.
  */
 static int arm_post(struct arm *arm, uint64_t off, const uint64_t *words)
 {

@@ -6,6 +6,9 @@
  * is let on in time, finds; pinlease_save has them; what the file has and what was saved
  * are together all that was written.
  *
+ * From then on that disk's budget is small: a lease that may be dirty all at once is refused, and
+ * this one, which is told, is written back in the background.
+ *
  * The disk is a recorded one under a file system that writes synchronously, since the page
  * cache would take it all.
  */
@@ -25,7 +28,7 @@
 #define PIECES	     64u
 #define LEN	     (2 * PIECES * (uint64_t)PIECE) /* every second piece is written to */
 #define BREAK_TIME_S 4u
-#define SLOW_MS	     70u
+#define SLOW_MS	     120u
 #define LATE_MS	     2000u /* for one chunk that was under way, and for a loaded machine */
 
 static struct rec_disk disk;
@@ -65,6 +68,18 @@ static bool piece_is(int fd, unsigned int piece, uint64_t stamp)
 		if (ut_stamp_of(data + b * UT_BLOCK) != (int64_t)(stamp + piece))
 			return false;
 	return true;
+}
+
+/* As an opener finds it: a lease that is active is broken by this. */
+static void assert_file(uint64_t stamp)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	unsigned int i;
+
+	assert_true(fd >= 0);
+	for (i = 0; i < PIECES; i++)
+		assert_true(piece_is(fd, i, stamp));
+	close(fd);
 }
 
 /* Bytes of a piece that are in a range of those that were lost. */
@@ -146,12 +161,51 @@ static void judge(struct pinlease *lease, const struct pinlease_event *ev, uint6
 	close(saved);
 }
 
+static int acquire(struct pinlease_file *file, uint64_t len, struct pinlease_why *why,
+		   struct pinlease **lease)
+{
+	struct pinlease_opts opts = { .size = sizeof(opts),
+				      .backend = pinlease_uring_backend(),
+				      .backend_arg = u.ring };
+
+	return pinlease_acquire(file, 0, len, &opts, why, lease);
+}
+
+static void refused(void)
+{
+	struct pinlease_why why = { 0 };
+	char other[KT_PATH_MAX];
+	struct pinlease_file *file;
+	struct pinlease *lease;
+
+	ut_file(other, fs.dir, "other", LEN / UT_BLOCK);
+	file = ut_open(&u, other, PINLEASE_WRITE, 0);
+	/* It asks the disk once more first. */
+	rec_fuse_slow(&disk, SLOW_MS);
+	assert_int_equal(acquire(file, LEN, &why, &lease), -EFBIG);
+	assert_int_equal(why.reason, PINLEASE_WHY_BUDGET);
+	rec_fuse_slow(&disk, 0);
+	assert_int_equal(acquire(file, UT_BLOCK, &why, &lease), 0);
+	ut_drop(lease, file);
+}
+
+/* Nobody syncs, and most of it goes all the same. */
+static void flushed(struct pinlease *lease)
+{
+	uint64_t until = kt_now() + UT_LONG * 1000000ull;
+
+	write_all(lease, 3000);
+	while (ut_info(lease).dirty_bytes > LEN / 4) {
+		assert_true(kt_now() < until);
+		kt_sleep_ms(20);
+	}
+}
+
 static void test_lost_in_ranges(void **state)
 {
 	struct pinlease_file *file;
 	struct pinlease_event ev;
 	struct pinlease *lease;
-	unsigned int i;
 	int fd;
 
 	(void)state;
@@ -165,10 +219,7 @@ static void test_lost_in_ranges(void **state)
 	write_all(lease, 1000);
 	assert_true(kt_open_now(path, O_RDONLY, UT_LONG) >= 0);
 	assert_true(ut_event(&u, PINLEASE_EV_REVOKED, UT_LONG, &ev));
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	for (i = 0; i < PIECES; i++)
-		assert_true(piece_is(fd, i, 1000));
-	close(fd);
+	assert_file(1000);
 	ut_restore(lease);
 
 	write_all(lease, 2000);
@@ -181,10 +232,13 @@ static void test_lost_in_ranges(void **state)
 	close(fd);
 	ut_restore(lease);
 	assert_int_equal(ut_info(lease).dirty_bytes, 0);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	for (i = 0; i < PIECES; i++)
-		assert_true(piece_is(fd, i, 2000));
-	close(fd);
+	assert_file(2000);
+	ut_restore(lease);
+
+	refused();
+	flushed(lease);
+	assert_int_equal(pinlease_sync(lease, 0, 0, 0), 0);
+	assert_file(3000);
 	ut_drop(lease, file);
 }
 
