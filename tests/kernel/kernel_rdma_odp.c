@@ -35,15 +35,13 @@ static void write_at_offset(enum scene_fs which, unsigned int access, size_t lan
 	struct target t;
 	struct wire w;
 
-	target_make(&t, which, access);
-	wire_make(&w);
+	target_wire_make(&t, &w, which, access);
 	memset(t.map, 0, PAGE);
 	assert_int_equal(wire_write(&w, &t, OFF, LEN, 'W'), 0);
 	assert_true(all_bytes(t.map + lands_at, LEN, 'W'));
 	memset(t.map + lands_at, 0, LEN);
 	assert_true(all_bytes(t.map, PAGE, 0));
-	wire_drop(&w);
-	target_drop(&t);
+	target_wire_drop(&t, &w);
 }
 
 static void read_at_offset(enum scene_fs which, unsigned int access, int comes_back)
@@ -51,14 +49,12 @@ static void read_at_offset(enum scene_fs which, unsigned int access, int comes_b
 	struct target t;
 	struct wire w;
 
-	target_make(&t, which, access);
-	wire_make(&w);
+	target_wire_make(&t, &w, which, access);
 	memset(t.map, 'S', PAGE);
 	memset(t.map + OFF, 'R', LEN);
 	assert_int_equal(wire_read(&w, &t, OFF, LEN), 0);
 	assert_true(all_bytes(w.buf, LEN, comes_back));
-	wire_drop(&w);
-	target_drop(&t);
+	target_wire_drop(&t, &w);
 }
 
 static void an_unaligned_write_through_odp_goes_to_the_start_of_the_page(void **state)
@@ -97,8 +93,7 @@ static bool pages_arrive(unsigned int access, enum ibv_mtu mtu)
 			       (uintptr_t)t.map, t.mr->rkey),
 			 0);
 	same = !memcmp(w.buf, t.map, SCENE_SIZE);
-	wire_drop(&w);
-	target_drop(&t);
+	target_wire_drop(&t, &w);
 	return same;
 }
 
