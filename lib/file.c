@@ -323,7 +323,7 @@ int pl_file_close(struct pinlease_file *file)
 	pl_agenda_cancel(&file->env->agenda, &file->flush);
 	pthread_mutex_lock(&file->lock);
 	/* Explicitly: an attached description lives on in the application, and so would its lease. */
-	mine = pl_fileid_same(file->fd, &file->id) != -EBADF;
+	mine = !pl_fileid_other(file->fd, &file->id);
 	if (mine)
 		pl_file_disarm(file);
 	pl_fork_file_remove(&file->fork);

@@ -63,8 +63,8 @@ bool pl_file_mark(struct pinlease_file *file)
 	/* Asked, not believed: the signal may be stale, or meant for an fd whose number was reused. */
 	cause = file->guard.ops->pending(&file->guard);
 	/* Nor the number: closed under us, it may be another file's by now, leased by its owner. */
-	if (!cause && file->guard.ops->breaks)
-		cause = pl_fileid_same(file->fd, &file->id);
+	if (!cause && file->guard.ops->breaks && pl_fileid_other(file->fd, &file->id))
+		cause = -EBADF;
 	if (!cause) {
 		file->unbroken_ns = now;
 		goto out;
@@ -147,9 +147,7 @@ static void file_let_go(struct pinlease_file *file)
 
 	pl_log_write(&file->env->log, 7, "file %p: letting go", (void *)file);
 	/* Never somebody else's lease: 0.5 us beside the 2 of the F_UNLCK. */
-	r = pl_fileid_same(file->fd, &file->id);
-	if (!r)
-		r = file->guard.ops->let_go(&file->guard);
+	r = pl_fileid_other(file->fd, &file->id) ? -EBADF : file->guard.ops->let_go(&file->guard);
 	now = pl_sys_now();
 	doubt = !r && now >= file->limit_ns;
 	/*

@@ -3,6 +3,7 @@
 #ifndef PL_FILEID_H
 #define PL_FILEID_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,6 +31,15 @@ struct pl_fileid {
 int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason);
 /* fd still is this file. 0; -EBADF: closed, or another one; other -errno: it cannot be told. */
 int pl_fileid_same(int fd, const struct pl_fileid *id);
+/*
+ * fd is known not to be this file any more: closed, or another one. A file system that cannot say
+ * just now (ESTALE, EIO) is no such thing: whoever waits for the guard is not to wait for that.
+ */
+static inline bool pl_fileid_other(int fd, const struct pl_fileid *id)
+{
+	return pl_fileid_same(fd, id) == -EBADF;
+}
+
 /* As pl_fileid_same, and *size is what the file has now. */
 int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size);
 

@@ -172,6 +172,8 @@ static const struct {
 	{ "dereg_mr", -EIO },
 	{ "read_text", -EACCES },
 	{ "stat", -EIO },
+	{ "stat_id", -EIO },
+	{ "stat_id", -ESTALE },
 	{ "thread_new", -EAGAIN },
 	{ "event_new", -EMFILE },
 	{ "wait_signal", -EAGAIN },
