@@ -58,7 +58,7 @@ static void change_look(struct pinlease *lease, const struct change *c)
 	uint64_t now = pl_sys_now();
 
 	(void)c;
-	if (!lease->waited || lease->releasing)
+	if (lease->releasing)
 		return;
 	if (pl_lease_state(lease) == PINLEASE_BREAKING && !pl_lease_look(lease, now))
 		pl_lease_queue(lease, lease->until_ns);
@@ -74,15 +74,23 @@ static void change_revoke(struct pinlease *lease, const struct change *c)
 		pl_lease_revoke(lease, false);
 }
 
-static bool lease_in_the_way(const struct pinlease *lease)
+/*
+ * Whoever broke it: one that is being released by another thread, and one that an earlier change
+ * or release has given up on, are still registered as well.
+ */
+static bool change_meets(const struct change *c, struct pinlease *lease)
 {
-	return lease->waited && !lease->releasing && (!lease->fenced || lease->busy);
+	uint32_t state = pl_lease_state(lease);
+
+	if (!change_touches(c, lease) || state == PINLEASE_ACTIVE || state == PINLEASE_CLOSED)
+		return false;
+	return !lease->fenced || lease->busy;
 }
 
 /* Locked. Waits until every touched lease is fenced and written; -EBUSY: one cannot be. */
-static int change_drain(struct pinlease_file *file)
+static int change_drain(struct pinlease_file *file, const struct change *c)
 {
-	uint64_t latest = 0, now;
+	uint64_t latest = pl_sys_now(), now;
 	struct pl_list *pos;
 	struct pinlease *lease, *waiting;
 
@@ -90,7 +98,7 @@ static int change_drain(struct pinlease_file *file)
 		waiting = NULL;
 		pl_list_for_each(pos, &file->leases) {
 			lease = pl_container(pos, struct pinlease, link);
-			if (!lease_in_the_way(lease))
+			if (!change_meets(c, lease))
 				continue;
 			waiting = lease;
 			latest = pl_max_u64(latest, lease->until_ns);
@@ -181,7 +189,7 @@ static int file_change(struct pinlease_file *file, const struct change *c)
 	pl_account_barrier();
 	pl_events_wake(&file->env->events);
 	change_each(file, c, change_look);
-	r = change_drain(file);
+	r = change_drain(file, c);
 	change_each(file, c, change_revoke);
 	pl_events_wake(&file->env->events);
 	if (!r) {

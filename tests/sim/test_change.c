@@ -241,6 +241,54 @@ static void test_dereg_fails(struct world *w)
 	world_close(w);
 }
 
+/* What the first one gave up on is still registered when the second one comes. */
+static void test_dereg_fails_twice(struct world *w)
+{
+	struct pinlease *lease;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &(struct pinlease_opts){ .deadline_ms = 100 });
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	assert_int_equal(pinlease_file_truncate(w->file, SIM_PAGE), -EBUSY);
+	assert_int_equal(pinlease_file_truncate(w->file, SIM_PAGE), -EBUSY);
+	assert_int_equal(pinlease_release(lease), -EBUSY);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	assert_int_equal(pinlease_file_truncate(w->file, SIM_PAGE), -EBUSY);
+	assert_int_equal(sim_file_size(w->path), WORLD_SIZE);
+	sim_clear();
+	assert_int_equal(pinlease_file_truncate(w->file, SIM_PAGE), 0);
+	world_close(w);
+}
+
+static void *release_lease(void *arg)
+{
+	struct pinlease *lease = arg;
+
+	assert_int_equal(pinlease_release(lease), 0);
+	return NULL;
+}
+
+/* Another thread's release waits for what is in flight, and so does the change. */
+static void test_beside_a_release(struct world *w)
+{
+	struct sim_thread *thread;
+	struct pinlease *lease;
+	uint64_t start;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &(struct pinlease_opts){ .deadline_ms = 400 });
+	world_begin(lease, 1);
+	start = sim_now();
+	thread = sim_thread_start(release_lease, lease);
+	sim_settle();
+	assert_int_equal(world_state(lease), PINLEASE_BREAKING);
+	assert_int_equal(pinlease_file_truncate(w->file, SIM_PAGE), 0);
+	assert_in_range(sim_now() - start, 399 * SIM_MS, 502 * SIM_MS);
+	sim_thread_join(thread);
+	world_forget(w, lease);
+	world_close(w);
+}
+
 static void test_break_from_outside_is_being_answered(struct world *w)
 {
 	struct pinlease *lease;
@@ -402,6 +450,8 @@ int main(void)
 		world_test(test_waits_for_the_drain),
 		world_test(test_fences_at_the_deadline),
 		world_test(test_dereg_fails),
+		world_test(test_dereg_fails_twice),
+		world_test(test_beside_a_release),
 		world_test(test_break_from_outside_is_being_answered),
 		world_test(test_break_from_outside_in_the_middle),
 		world_test(test_two_at_once),
