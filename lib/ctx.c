@@ -4,6 +4,7 @@
 
 #include "ctx.h"
 #include "lease.h"
+#include "probe.h"
 #include "sys.h"
 
 /* The process-wide parts, made once and never taken down. */
@@ -90,6 +91,7 @@ int pl_ctx_free(struct pinlease_ctx *ctx)
 		pl_sys_free(ctx);
 		return 0;
 	}
+	pl_probe_clean(&ctx->env);
 	if (pl_registry_count(&ctx->env.registry))
 		return -EBUSY;
 	pl_breaker_stop(&ctx->breaker);

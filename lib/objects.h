@@ -69,6 +69,7 @@ struct pinlease_file {
 	struct pl_map base;			/* seal: the whole file, mapped before it was sealed */
 	bool came_sealed;
 	bool trial; /* probe asks: the file is not changed, nobody is told of its leases */
+	bool abandoned;	/* a trial whose memory the provider would not give up: pl_probe_clean */
 
 	pthread_mutex_t lock;
 	pthread_cond_t cond;

@@ -129,6 +129,42 @@ static int probe_acquire(const struct probe *p, struct pinlease_file *file, uint
 	return probe_release(lease, p->why);
 }
 
+/* With a lease still there, which nobody but us knows of, the file has to stay. */
+static void probe_close(struct pinlease_file *file)
+{
+	if (!pl_file_close(file))
+		return;
+	pthread_mutex_lock(&file->lock);
+	file->abandoned = true;
+	pthread_mutex_unlock(&file->lock);
+}
+
+static void clean_file(void *arg, struct pl_registered *obj)
+{
+	struct pinlease_file *file = pl_container(obj, struct pinlease_file, registered);
+	struct pinlease *lease = NULL;
+	bool abandoned;
+
+	(void)arg;
+	pthread_mutex_lock(&file->lock);
+	abandoned = file->abandoned;
+	if (abandoned && !pl_list_empty(&file->leases))
+		lease = pl_container(file->leases.next, struct pinlease, link);
+	pthread_mutex_unlock(&file->lock);
+	if (abandoned) {
+		/* An orphan is tried again by itself. */
+		if (lease && !lease->orphan)
+			pl_lease_release(lease);
+		pl_file_close(file);
+	}
+	pl_file_put(file);
+}
+
+void pl_probe_clean(struct pl_env *env)
+{
+	pl_registry_each(&env->registry, clean_file, NULL);
+}
+
 /* The modes under one guard, for one access. */
 static int probe_guard(const struct probe *p, uint32_t guard, uint32_t access,
 		       struct pinlease_probe_result *out)
@@ -150,9 +186,8 @@ static int probe_guard(const struct probe *p, uint32_t guard, uint32_t access,
 			r = probe_acquire(p, file, mode, &cell->err, &cell->why, &info);
 		}
 	}
-	/* With the lease still there, the file has to stay. */
-	if (file && !r)
-		pl_file_close(file);
+	if (file)
+		probe_close(file);
 	return r;
 }
 
@@ -167,15 +202,13 @@ static int probe_auto(const struct probe *p, uint32_t access, struct pinlease_pr
 	if (out->err)
 		return 0;
 	r = probe_acquire(p, file, PINLEASE_MODE_AUTO, &out->err, &out->why, &info);
-	if (r)
-		return r;
-	if (!out->err) {
+	if (!r && !out->err) {
 		out->guard = info.guard;
 		out->mode = info.mode;
 		out->mode_reason = info.mode_reason;
 	}
-	pl_file_close(file);
-	return 0;
+	probe_close(file);
+	return r;
 }
 
 static int probe_access(const struct probe *p, uint32_t access, struct pinlease_probe_result *out)

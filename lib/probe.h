@@ -12,4 +12,7 @@
 int pl_probe(struct pl_env *env, const char *path, int fd, const struct pinlease_probe_opts *opts,
 	     struct pinlease_why *why, struct pinlease_probe_result *out);
 
+/* What a probe had to leave behind is asked for again. Nothing may be probing. */
+void pl_probe_clean(struct pl_env *env);
+
 #endif
