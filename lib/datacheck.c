@@ -25,6 +25,7 @@
 #include "verbs.h"
 
 #define CHECK_PAGES   4u		/* of each side */
+#define UNDO_TRIES    3u		/* a provider that will not destroy or deregister is asked so often */
 #define CHECK_GIDS    8u		/* tried at most */
 #define CHECK_TIME    (2 * PL_NS_PER_S) /* for finding a route, and for the data */
 #define CHECK_SKEW    3u		/* near and far differ in alignment too */
@@ -187,11 +188,12 @@ static int check_qp_rts(struct ibv_qp *qp)
 
 static void check_disconnect(struct check *c)
 {
-	unsigned int i;
+	unsigned int i, tries;
 
 	for (i = 0; i < 2; i++) {
-		if (c->qp[i])
-			(void)pl_verbs_destroy_qp(c->qp[i]);
+		for (tries = 0; c->qp[i] && tries < UNDO_TRIES; tries++)
+			if (!pl_verbs_destroy_qp(c->qp[i]))
+				break;
 		c->qp[i] = NULL;
 	}
 }
@@ -303,11 +305,18 @@ static int check_side_init(struct check *c, struct check_side *side, uint32_t ac
 			       &side->mr);
 }
 
+/*
+ * A region that the provider never gives up keeps its memory: were it unmapped, one with
+ * on-demand paging would reach whatever is mapped there next.
+ */
 static void check_side_free(struct check *c, struct check_side *side)
 {
-	if (side->mr)
-		(void)pl_verbs_dereg_mr(side->mr);
-	if (side->mem)
+	unsigned int tries;
+	int err = side->mr ? -EBUSY : 0;
+
+	for (tries = 0; err && tries < UNDO_TRIES; tries++)
+		err = pl_verbs_dereg_mr(side->mr);
+	if (side->mem && !err)
 		(void)pl_sys_unmap(side->mem, c->len);
 }
 
@@ -339,6 +348,7 @@ static int check_flags(struct check *c, uint32_t access)
 int pl_datacheck_run(struct ibv_pd *pd, uint32_t ibv_access)
 {
 	struct check c = {.pd = pd, .len = CHECK_PAGES * pl_sys_page_size()};
+	unsigned int tries;
 	int err;
 
 	c.until = pl_sys_now() + CHECK_TIME;
@@ -350,8 +360,9 @@ int pl_datacheck_run(struct ibv_pd *pd, uint32_t ibv_access)
 	check_disconnect(&c);
 	check_side_free(&c, &c.far);
 	check_side_free(&c, &c.near);
-	if (c.cq)
-		(void)pl_verbs_destroy_cq(c.cq);
+	for (tries = 0; c.cq && tries < UNDO_TRIES; tries++)
+		if (!pl_verbs_destroy_cq(c.cq))
+			break;
 	return err;
 }
 
