@@ -27,6 +27,7 @@ PL_ROUNDS(account_races, 200000, 5000000) /* unit: breaks against one thread on 
 PL_ROUNDS(account_breaks, 2000, 100000)	/* unit: breaks against four threads that begin and end */
 PL_ROUNDS(registry_objects, 20000, 1000000) /* unit: objects replaced under threads that look them up */
 PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread that takes them */
+PL_ROUNDS(fault_errnos, 1, 7)		/* sim: of each call through the seams */
 PL_ROUNDS(sim_storms, 100, 3000)		/* sim: three seconds of everything at once */
 PL_ROUNDS(kernel_fence_rounds, 20, 200)	/* kernel: deregistrations under load */
 PL_ROUNDS(kernel_fence_control, 400, 400)	/* kernel: at most, till QP -> ERR is late: 1 in 25 */

@@ -1,207 +1,207 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * EINTR at every call that may block, and an error of every other call at every place
- * where it is made, over the whole life of a lease. An application may be told of the
- * error; nothing is left behind, nobody is kept waiting, and the judge sees nothing
- * forbidden.
+ * Every call through the seams fails: first once, at each place where it is made, then for ever from
+ * there on, with each errno that it may have, in every scene of the life of a lease. An application may
+ * be told of the error; nothing is left behind, nobody is kept waiting, what was told to be in the file
+ * is in it, and the judge sees nothing forbidden.
+ *
+ * EINTR is another matter: whoever is interrupted goes on, and the application never sees it.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <infiniband/verbs.h>
 #include <string.h>
 
-#include "world.h"
+#include "fault_life.h"
+#include "rounds.h"
 
-#define MANY 400
+#define MANY  400
+#define ERRNO 7
+#define RUNS  "%zu calls, %u kinds of errors, %u lives with one, %u with one that stays\n"
 
-static const struct pinlease_opts pinned = { .deadline_ms = 500 };
-static const struct pinlease_opts staged = { .mode = PINLEASE_MODE_STAGED, .deadline_ms = 500 };
-
-/* The steps of a life; each one may be refused, and the next ones then have less to do. */
-struct life {
-	struct pinlease_ctx *ctx;
-	struct pinlease_file *file;
-	struct pinlease *lease;
-	struct ibv_pd *pd;
-	const char *path;
-	int err;    /* the last one anybody was told */
-	bool quiet; /* nobody may be told anything */
+struct fault {
+	const char *call;
+	int err[ERRNO];		/* ends with 0 */
+	bool once;	/* says that time has passed, which it has not when that never ends */
+	bool keeps;	/* for ever: what the provider was given; a guard is then the kernel's to take */
 };
 
-static void told(struct life *l, const char *by, int r)
-{
-	if (r && l->quiet)
-		fail_msg("%s answered %d", by, r);
-	if (r)
-		l->err = r;
-}
-
-static void life_begin(struct life *l, const struct pinlease_opts *o)
-{
-	struct pinlease_opts opts = *o;
-	uint32_t gen, index;
-
-	opts.size = sizeof(opts);
-	opts.pd = l->pd;
-	opts.ibv_access = IBV_ACCESS_REMOTE_WRITE;
-	told(l, "pinlease_ctx_new", pinlease_ctx_new(NULL, &l->ctx));
-	if (l->ctx)
-		told(l, "pinlease_file_open", pinlease_file_open(l->ctx, l->path, NULL, NULL, &l->file));
-	if (l->file)
-		told(l, "pinlease_acquire", pinlease_acquire(l->file, 0, WORLD_SIZE, &opts, NULL, &l->lease));
-	if (!l->lease)
-		return;
-	told(l, "pinlease_mr_add", pinlease_mr_add(l->lease, l->pd, 0, &index));
-	if (!pinlease_dma_begin(l->lease, 1, &gen))
-		pinlease_dma_end(l->lease, 1, gen);
-	told(l, "pinlease_sync", pinlease_sync(l->lease, 0, 0, 0));
-	told(l, "pinlease_file_truncate", pinlease_file_truncate(l->file, WORLD_SIZE / 2));
-}
-
-/* An opener comes; afterwards the lease is where it may be, and comes back. */
-static void life_break(struct life *l)
-{
-	struct pinlease_event ev = { .size = sizeof(ev) };
-	struct sim_opener *o = sim_truncate(l->path, WORLD_SIZE);
-
-	assert_true(sim_opener_wait(o, 60 * SIM_S));
-	if (sim_opener_expired(o))
-		fail_msg("an opener had to wait for the kernel's own clock");
-	sim_opener_end(o);
-	sim_sleep(2 * SIM_S);
-	while (l->ctx && pinlease_ctx_next_event(l->ctx, &ev) == 1) {
-		if (ev.type == PINLEASE_EV_LOST || ev.type == PINLEASE_EV_RESTORE_FAILED)
-			told(l, "an event", ev.err);
-	}
-	if (l->lease && world_state(l->lease) != PINLEASE_ACTIVE)
-		told(l, "pinlease_restore", pinlease_restore(l->lease, NULL));
-}
-
-static void life_end(struct life *l)
-{
-	unsigned int tries;
-	int r = -EBUSY;
-
-	for (tries = 0; tries < 3 && r; tries++) {
-		r = pinlease_release(l->lease);
-		told(l, "pinlease_release", r);
-	}
-	assert_int_equal(r, 0);
-	assert_int_equal(pinlease_file_close(l->file), 0);
-	assert_int_equal(pinlease_ctx_free(l->ctx), 0);
-}
+static const struct fault faults[] = {
+	{ .call = "advise", .err = { -EFAULT, -EINVAL, -EHWPOISON, -ENOMEM, -EAGAIN } },
+	{ .call = "alloc", .err = { -ENOMEM } },
+	{ .call = "allocate", .err = { -ENOSPC, -EOPNOTSUPP, -EDQUOT, -EIO, -EPERM, -EFBIG } },
+	{ .call = "anchor_new", .err = { -ETOOMANYREFS, -EMFILE, -ENFILE, -ENOMEM } },
+	{ .call = "cond_init", .err = { -ENOMEM, -EAGAIN } },
+	{ .call = "create_cq", .err = { -ENOMEM, -EINVAL } },
+	{ .call = "create_qp", .err = { -ENOMEM, -EINVAL, -EPERM } },
+	{ .call = "datasync", .err = { -EIO, -ENOSPC, -EDQUOT, -EROFS } },
+	{ .call = "dereg_mr", .err = { -EBUSY, -EINVAL, -EIO }, .keeps = true },
+	{ .call = "destroy_cq", .err = { -EBUSY }, .keeps = true },
+	{ .call = "destroy_qp", .err = { -EBUSY }, .keeps = true },
+	{ .call = "dup", .err = { -EMFILE, -EBADF } },
+	{ .call = "each_lease", .err = { -EACCES, -EMFILE } },
+	{ .call = "each_mapping", .err = { -EACCES, -EMFILE } },
+	{ .call = "event_new", .err = { -EMFILE, -ENFILE, -ENOMEM } },
+	{ .call = "get_flags", .err = { -EBADF } },
+	{ .call = "get_seals", .err = { -EINVAL } },
+	{ .call = "map", .err = { -ENOMEM, -EAGAIN, -ENODEV, -EACCES, -EPERM } },
+	{ .call = "map_sync", .err = { -EOPNOTSUPP, -ENOMEM } },
+	{ .call = "modify_qp", .err = { -EINVAL, -ENOMEM, -ETIMEDOUT } },
+	{ .call = "msync", .err = { -EIO, -ENOMEM, -EBUSY } },
+	{ .call = "notify_add", .err = { -ENOSPC, -ENOMEM, -EACCES } },
+	{ .call = "notify_new", .err = { -EMFILE, -ENOMEM } },
+	{ .call = "odp_caps", .err = { -EOPNOTSUPP, -ENOSYS } },
+	{ .call = "open", .err = { -ENFILE, -EMFILE, -EACCES, -EPERM, -ENOENT, -ETXTBSY, -EINTR } },
+	{ .call = "pmem_device", .err = { -ENOENT, -EACCES } },
+	{ .call = "pmem_map", .err = { -ENOMEM, -EINVAL } },
+	{ .call = "pmem_persist", .err = { -EIO } },
+	{ .call = "pmem_copy", .err = { -EIO } },
+	{ .call = "poll_cq", .err = { -EIO } },
+	{ .call = "port_count", .err = { -EIO } },
+	{ .call = "post_send", .err = { -ENOMEM, -EINVAL } },
+	{ .call = "pread", .err = { -EIO, -ENOMEM } },
+	{ .call = "pwrite", .err = { -EIO, -ENOSPC, -EDQUOT, -EPERM, -EFBIG } },
+	{ .call = "query_port", .err = { -EINVAL } },
+	{ .call = "read_text", .err = { -EACCES, -ENOENT, -EMFILE } },
+	{ .call = "reg_mr", .err = { -EFAULT, -EOPNOTSUPP, -EINVAL, -EPERM, -ENOMEM, -EAGAIN } },
+	{ .call = "scratch", .err = { -EMFILE, -ENOMEM, -ENOSYS } },
+	{ .call = "set_lease", .err = { -EAGAIN, -EINVAL, -ENOLCK, -EACCES, -ENOMEM } },
+	{ .call = "set_owner", .err = { -ESRCH, -EINVAL } },
+	{ .call = "set_signal", .err = { -EINVAL } },
+	{ .call = "signal_thread", .err = { -EAGAIN, -ESRCH } },
+	{ .call = "stat", .err = { -EIO, -ESTALE } },
+	{ .call = "stat_id", .err = { -EIO, -ESTALE } },
+	{ .call = "thread_new", .err = { -EAGAIN, -ENOMEM } },
+	{ .call = "truncate", .err = { -EIO, -EFBIG, -EPERM } },
+	{ .call = "wait_signal", .err = { -EAGAIN }, .once = true },
+};
+#define FAULTS (sizeof(faults) / sizeof(faults[0]))
 
 /* Once through all of it; false: it was over before the nth call. */
-static bool life_once(const struct pinlease_opts *o, const char *call, unsigned int classes, unsigned int n,
-		      int err, unsigned int times, bool quiet)
+static bool life_once(const struct fault_scene *scene, const struct fault *f, int err, unsigned int n,
+		      unsigned int times)
 {
-	struct life l = { .pd = sim_device(SIM_ODP_NONE),
-			  .path = sim_file("file", WORLD_SIZE),
-			  .quiet = quiet };
+	struct fault_life l = { .kept_out = f->keeps };
 	unsigned int before = sim_faults();
+	bool met;
 
-	if (call)
-		sim_fail(call, n, err, times);
-	else
-		sim_fail_class(classes, n, err, times);
-	life_begin(&l, o);
-	if (l.ctx)
-		life_break(&l);
+	life_new(&l, scene);
+	sim_fail(f->call, n, err, times);
+	life_begin(&l);
+	life_break(&l);
+	life_release(&l);
+	/* What stays goes before the end: nothing could be given back. */
+	if (!times)
+		sim_clear();
 	life_end(&l);
+	met = sim_faults() != before;
 	sim_clear();
+	/* So the data check's objects stay, and the pages of its region. */
+	if (f->keeps && !times && scene->odp)
+		sim_rebase();
 	sim_check();
-	return sim_faults() != before;
+	return met;
 }
 
 /* Every place in turn; answers how many there were. */
-static unsigned int through(const struct pinlease_opts *o, const char *call, unsigned int classes, int err,
-			    unsigned int times, bool quiet)
+static unsigned int through(const struct fault_scene *scene, const struct fault *f, int err,
+			    unsigned int times)
 {
 	unsigned int n;
 
-	for (n = 1; life_once(o, call, classes, n, err, times, quiet); n++)
+	for (n = 1; life_once(scene, f, err, n, times); n++)
 		assert_in_range(n, 1, MANY);
 	return n - 1;
 }
 
-/* Whoever is interrupted goes on: the application never sees it. open(2) is the application's own. */
-static void test_interrupted(struct world *w)
+/* All scenes with this one; answers how many lives it met. */
+static unsigned int everywhere(const struct fault *f, int err, unsigned int times)
 {
-	unsigned int times;
+	unsigned int lives = 0;
+	size_t i;
 
-	(void)w;
-	for (times = 1; times <= 7; times += 3) {
-		assert_in_range(through(&pinned, NULL, SIM_BLOCKING, -EINTR, times, true), 5, MANY);
-		assert_in_range(through(&staged, NULL, SIM_BLOCKING, -EINTR, times, true), 8, MANY);
-	}
+	for (i = 0; i < fault_scene_count; i++)
+		lives += through(&fault_scenes[i], f, err, times);
+	return lives;
 }
-
-static const struct {
-	const char *call;
-	int err;
-} errors[] = {
-	{ "open", -EINTR },
-	{ "open", -ENFILE },
-	{ "get_flags", -EBADF },
-	{ "anchor_new", -ETOOMANYREFS },
-	{ "set_lease", -EAGAIN },
-	{ "set_lease", -EINVAL },
-	{ "set_lease", -ENOLCK },
-	{ "set_signal", -EINVAL },
-	{ "set_owner", -ESRCH },
-	{ "pread", -EIO },
-	{ "pwrite", -EIO },
-	{ "pwrite", -ENOSPC },
-	{ "pwrite", -EDQUOT },
-	{ "allocate", -ENOSPC },
-	{ "allocate", -EOPNOTSUPP },
-	{ "datasync", -EIO },
-	{ "msync", -EIO },
-	{ "truncate", -EIO },
-	{ "map", -ENOMEM },
-	{ "map", -EAGAIN },
-	{ "advise", -EFAULT },
-	{ "advise", -EINVAL },
-	{ "advise", -EHWPOISON },
-	{ "reg_mr", -EFAULT },
-	{ "reg_mr", -EOPNOTSUPP },
-	{ "reg_mr", -EINVAL },
-	{ "reg_mr", -EPERM },
-	{ "dereg_mr", -EBUSY },
-	{ "dereg_mr", -EINVAL },
-	{ "dereg_mr", -EIO },
-	{ "read_text", -EACCES },
-	{ "stat", -EIO },
-	{ "stat_id", -EIO },
-	{ "stat_id", -ESTALE },
-	{ "thread_new", -EAGAIN },
-	{ "event_new", -EMFILE },
-	{ "wait_signal", -EAGAIN },
-	{ "get_seals", -EINVAL },
-	{ "signal_thread", -EAGAIN },
-};
 
 static void test_errors(struct world *w)
 {
-	const size_t count = sizeof(errors) / sizeof(*errors);
-	unsigned int places, all = 0;
+	unsigned int kinds = 0, once = 0, staying = 0, never = 0, met;
+	size_t i, k, errnos = pl_rounds(PL_R_fault_errnos);
+
+	(void)w;
+	assert_in_range(errnos, 1, ERRNO);
+	for (i = 0; i < FAULTS; i++) {
+		for (k = 0; k < errnos && faults[i].err[k]; k++, kinds++) {
+			met = everywhere(&faults[i], faults[i].err[k], 1);
+			if (!met)
+				print_error("%s is never called\n", faults[i].call);
+			never += !met;
+			once += met;
+			if (!faults[i].once)
+				staying += everywhere(&faults[i], faults[i].err[k], 0);
+		}
+	}
+	assert_int_equal(never, 0);
+	print_message(RUNS, FAULTS, kinds, once, staying);
+}
+
+/* At every place where it may happen, so many times in a row. */
+static unsigned int interrupted(const struct fault_scene *scene, unsigned int times)
+{
+	struct fault_life l;
+	unsigned int n = 0, before;
+
+	do {
+		before = sim_faults();
+		l = (struct fault_life){ .quiet = true };
+		life_new(&l, scene);
+		sim_fail_class(SIM_BLOCKING, ++n, -EINTR, times);
+		life_begin(&l);
+		life_break(&l);
+		life_release(&l);
+		life_end(&l);
+		before = sim_faults() - before;
+		sim_clear();
+		sim_check();
+		assert_in_range(n, 1, MANY);
+	} while (before);
+	return n - 1;
+}
+
+static void test_interrupted(struct world *w)
+{
+	unsigned int times;
 	size_t i;
 
 	(void)w;
-	for (i = 0; i < count; i++) {
-		places = through(&pinned, errors[i].call, 0, errors[i].err, 1, false);
-		places += through(&staged, errors[i].call, 0, errors[i].err, 1, false);
-		places += through(&staged, errors[i].call, 0, errors[i].err, 4, false);
-		if (!places)
-			fail_msg("%s is never called", errors[i].call);
-		all += places;
+	for (i = 0; i < fault_scene_count; i++)
+		for (times = 1; times <= 7; times += 3)
+			assert_in_range(interrupted(&fault_scenes[i], times), 2, MANY);
+}
+
+/* A scene that is refused from the start shows nothing about faults. */
+static void test_scenes(struct world *w)
+{
+	struct fault_life l;
+	size_t i;
+
+	(void)w;
+	for (i = 0; i < fault_scene_count; i++) {
+		l = (struct fault_life){ .quiet = true };
+		life_new(&l, &fault_scenes[i]);
+		life_begin(&l);
+		assert_true(l.durable && l.written);
+		life_break(&l);
+		life_release(&l);
+		life_end(&l);
+		sim_check();
 	}
-	print_message("%zu kinds of errors, %u places\n", count, all);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		world_test(test_scenes),
 		world_test(test_interrupted),
 		world_test(test_errors),
 	};
