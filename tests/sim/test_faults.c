@@ -20,7 +20,8 @@
 struct fault {
 	const char *call;
 	int err[ERRNO];		/* ends with 0 */
-	bool once;	/* says that time has passed, which it has not when that never ends */
+	/* For ever: time would have to have passed, or the provider keeps what only it could give back. */
+	bool once;
 	bool keeps;	/* for ever: what the provider was given; a guard is then the kernel's to take */
 };
 
@@ -34,8 +35,8 @@ static const struct fault faults[] = {
 	{ .call = "create_qp", .err = { -ENOMEM, -EINVAL, -EPERM } },
 	{ .call = "datasync", .err = { -EIO, -ENOSPC, -EDQUOT, -EROFS } },
 	{ .call = "dereg_mr", .err = { -EBUSY, -EINVAL, -EIO }, .keeps = true },
-	{ .call = "destroy_cq", .err = { -EBUSY }, .keeps = true },
-	{ .call = "destroy_qp", .err = { -EBUSY }, .keeps = true },
+	{ .call = "destroy_cq", .err = { -EBUSY }, .once = true },
+	{ .call = "destroy_qp", .err = { -EBUSY }, .once = true },
 	{ .call = "dup", .err = { -EMFILE, -EBADF } },
 	{ .call = "each_lease", .err = { -EACCES, -EMFILE } },
 	{ .call = "each_mapping", .err = { -EACCES, -EMFILE } },
@@ -94,7 +95,7 @@ static bool life_once(const struct fault_scene *scene, const struct fault *f, in
 	life_end(&l);
 	met = sim_faults() != before;
 	sim_clear();
-	/* So the data check's objects stay, and the pages of its region. */
+	/* So the data check's region stays, and its pages. */
 	if (f->keeps && !times && scene->odp)
 		sim_rebase();
 	sim_check();

@@ -35,11 +35,15 @@ static void begin_and_end(struct one *o, struct pl_account *a)
 	uint32_t gen;
 	int r = pl_account_begin_fast(a, 1, &gen);
 
+	/* The fast ones leave a thread's first use to the others, and all where there is no membarrier. */
 	if (r)
 		r = pl_account_begin(a, 1, &gen);
+	if (!r) {
+		r = pl_account_end_fast(a, 1, gen);
+		if (r)
+			r = pl_account_end(a, 1, gen);
+	}
 	o->refused += r != 0;
-	if (!r)
-		o->refused += pl_account_end_fast(a, 1, gen) != 0;
 }
 
 static void *one_main(void *arg)
@@ -65,12 +69,13 @@ static int by_place(const void *a, const void *b)
 	return (x->from > y->from) - (x->from < y->from);
 }
 
+/* Ends are summed first: what begins meanwhile makes a sum too high, and nothing makes it negative. */
 static void sums_while_they_run(struct scene *s)
 {
 	uint32_t i, n = 0;
 
 	for (i = 0; i < ACCOUNTS; i++)
-		n += pl_account_in_flight(&s->accounts[i]) > THREADS;
+		n += pl_account_in_flight(&s->accounts[i]) > INT32_MAX;
 	assert_int_equal(n, 0);
 }
 
