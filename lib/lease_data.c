@@ -31,18 +31,14 @@ static bool lease_maybe_written(struct pinlease *lease)
 }
 
 /*
- * Not locked. The application may have closed our descriptor: another file's number by now,
- * and another file's data. Where writes are synchronous (mount -o sync, chattr +S) one that
- * fails takes the kernel's only report away from the other leases, as fdatasync does.
+ * Not locked. Where writes are synchronous (mount -o sync, chattr +S) one that fails takes the
+ * kernel's only report away from the other leases, as fdatasync does.
  */
 static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	struct pinlease_file *file = lease->file;
-	int r = pl_fileid_same(file->fd, &file->id);
+	int r = pl_durable_write(&lease->map, file->fd, &file->id, &lease->staged, off, len);
 
-	if (r)
-		return r;
-	r = pl_durable_write(&lease->map, file->fd, &file->id, &lease->staged, off, len);
 	if (r && r != -ENODATA) {
 		pthread_mutex_lock(&file->lock);
 		pl_file_lose(file, r);
@@ -89,6 +85,7 @@ static void lease_uncovered(struct pinlease *lease, uint64_t off, uint64_t len)
 struct flow {
 	struct pinlease *lease;
 	uint64_t chunk, bytes, start;
+	uint64_t same_until;		/* till then the descriptor counts as still ours */
 };
 
 static struct flow flow_start(struct pinlease *lease)
@@ -98,11 +95,30 @@ static struct flow flow_start(struct pinlease *lease)
 			      .start = pl_sys_now() };
 }
 
+/* Taken at once by a sync. */
+#define RUNS 32u
+#define SAME_NS (PL_NS_PER_MS / 10)
+
+struct run {
+	uint64_t off, len;
+};
+
+/*
+ * The application may have closed our descriptor: another file's number by now, and another
+ * file's data. Whoever asks is late anyway, and asking costs as much as half a page.
+ */
 static int flow_write(struct flow *f, uint64_t off, uint64_t len)
 {
+	struct pinlease_file *file = f->lease->file;
 	uint64_t before = pl_sys_now();
-	int r = file_write(f->lease, off, len);
+	int r = 0;
 
+	if (before >= f->same_until) {
+		r = pl_fileid_same(file->fd, &file->id);
+		f->same_until = before + SAME_NS;
+	}
+	if (!r)
+		r = file_write(f->lease, off, len);
 	f->chunk = pl_chunk_next(f->chunk, pl_sys_now() - before);
 	f->bytes += r ? 0 : len;
 	return r;
@@ -193,36 +209,57 @@ static bool sync_goes_on(struct pinlease *lease, uint64_t off, uint64_t len)
 	return on;
 }
 
-/* The next chunk of from..end, clean from now on; false: none. */
-static bool sync_chunk(struct flow *f, uint64_t from, uint64_t end, uint64_t *off, uint64_t *len)
+/*
+ * The next of from..end, clean from now on; how many. Many at a time: the barrier of
+ * sync_may_clear costs as much as writing a page.
+ */
+static unsigned int sync_take(struct flow *f, uint64_t from, uint64_t end, struct run *run)
+{
+	struct pinlease *lease = f->lease;
+	unsigned int n = 0, i;
+
+	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD)) {
+		*run = (struct run){ from, pl_min_u64(f->chunk, pl_sub_sat(end, from)) };
+		pl_staged_clear_whole(&lease->staged, run->off, run->len);
+		return run->len != 0;
+	}
+	while (n < RUNS &&
+	       pl_staged_next(&lease->staged, from, end, f->chunk, true, &run[n].off, &run[n].len)) {
+		from = run[n].off + run[n].len;
+		n++;
+	}
+	if (n && !sync_may_clear(lease))
+		for (i = 0; i < n; i++)
+			pl_staged_mark(&lease->staged, run[i].off, run[i].len);
+	return n;
+}
+
+/* What could not be written, and all that was not tried, unless it is marked anyway. */
+static void sync_give_back(struct flow *f, const struct run *run, unsigned int n, uint64_t end)
 {
 	struct pinlease *lease = f->lease;
 
-	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD)) {
-		*off = from;
-		*len = pl_min_u64(f->chunk, pl_sub_sat(end, from));
-		pl_staged_clear_whole(&lease->staged, *off, *len);
-		return *len;
-	}
-	if (!pl_staged_next(&lease->staged, from, end, f->chunk, true, off, len))
-		return false;
-	if (!sync_may_clear(lease))
-		pl_staged_mark(&lease->staged, *off, *len);
-	return true;
+	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD))
+		pl_staged_mark(&lease->staged, run->off, end - run->off);
+	else
+		for (; n; n--, run++)
+			pl_staged_mark(&lease->staged, run->off, run->len);
 }
 
 static int flow_out(struct flow *f, uint64_t from, uint64_t end)
 {
-	struct pinlease *lease = f->lease;
-	uint64_t off, len;
+	struct run run[RUNS];
+	unsigned int n, i;
 	int r = 0;
 
-	for (; !r && sync_chunk(f, from, end, &off, &len); from = off + len) {
-		r = sync_goes_on(lease, off, len) ? flow_write(f, off, len) : -EAGAIN;
-		/* And all that was not tried, unless it is marked anyway. */
+	while (!r && (n = sync_take(f, from, end, run))) {
+		for (i = 0; i < n && !r; i += !r)
+			r = sync_goes_on(f->lease, run[i].off, run[i].len) ?
+				    flow_write(f, run[i].off, run[i].len) :
+				    -EAGAIN;
 		if (r)
-			pl_staged_mark(&lease->staged, off,
-				       lease->flags & PINLEASE_L_DIRTY_TOLD ? len : end - off);
+			sync_give_back(f, &run[i], n - i, end);
+		from = run[n - 1].off + run[n - 1].len;
 	}
 	return r;
 }
@@ -236,13 +273,20 @@ int pl_lease_write_out(struct pinlease *lease, uint64_t from, uint64_t end)
 	return r;
 }
 
-/* An earlier loss that nobody has been told of is this sync's answer, whatever it would do. */
+/*
+ * An earlier loss that nobody has been told of is this sync's answer, whatever it would do.
+ * One at a time, the flusher included: what another one has taken is clean, and need not be
+ * in the file yet when our fdatasync begins.
+ */
 static int sync_begin(struct pinlease *lease, uint64_t off, uint64_t *end, uint32_t *losses)
 {
 	struct pinlease_file *file = lease->file;
 	int r = 0;
 
 	pthread_mutex_lock(&file->lock);
+	lease->users++;
+	while (lease->syncers && pl_lease_state(lease) == PINLEASE_ACTIVE)
+		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	if (pl_lease_state(lease) != PINLEASE_ACTIVE) {
 		r = -EAGAIN;
 	} else if (off > lease->now_len) {
@@ -253,7 +297,10 @@ static int sync_begin(struct pinlease *lease, uint64_t off, uint64_t *end, uint3
 		*end = pl_min_u64(*end, lease->now_len);
 		*losses = lease->losses;
 		lease->syncers++;
-		lease->users++;
+	}
+	if (r) {
+		lease->users--;
+		pthread_cond_broadcast(&file->cond);
 	}
 	pthread_mutex_unlock(&file->lock);
 	return r;

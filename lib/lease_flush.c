@@ -88,7 +88,7 @@ void pl_file_flush_run(struct pl_work *work)
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
 		share = flush_share(lease);
-		if (share == PL_NEVER || lease->busy)
+		if (share == PL_NEVER || lease->busy || lease->syncers)
 			continue;
 		/* It stays in the list while we use it. */
 		flush_lease(lease, share);
