@@ -12,49 +12,61 @@
 
 #include "bench.h"
 
-#define PAIRS	   200000u
-#define PAIRS_2T   2000000u
-#define PATH_BYTES 64
+#define PAIRS	    200000u
+#define PAIRS_MANY  4000000u	/* of all threads together */
+#define THREADS_MAX 64
+#define PATH_BYTES  64
 
 struct hot {
 	char path[PATH_BYTES];
 	struct pinlease_ctx *ctx;
 	struct pinlease_file *file;
-	struct pinlease *lease[2];
+	struct pinlease **lease;
+	unsigned int leases, threads;
+	bool all;	/* each thread goes over all leases, not over the one that they share */
 	_Atomic uint64_t counter;
 };
 
 static void hot_down(void *state)
 {
 	struct hot *h = state;
+	unsigned int i;
 
-	pinlease_release(h->lease[1]);
-	pinlease_release(h->lease[0]);
+	for (i = 0; i < h->leases; i++)
+		pinlease_release(h->lease[i]);
 	pinlease_file_close(h->file);
 	pinlease_ctx_free(h->ctx);
 	unlink(h->path);
+	free(h->lease);
 	free(h);
 }
 
-static int hot_up(void **state)
+static int hot_leases(struct hot *h, unsigned int count)
 {
-	struct hot *h = calloc(1, sizeof(*h));
-	int fd, r;
+	int fd = open(h->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), r;
 
-	snprintf(h->path, sizeof(h->path), "/dev/shm/pinlease-bench-%d", (int)getpid());
-	fd = open(h->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || ftruncate(fd, 1 << 16))
+	h->lease = calloc(count, sizeof(*h->lease));
+	if (fd < 0 || ftruncate(fd, (off_t)count * 4096))
 		return -errno;
 	close(fd);
 	r = pinlease_ctx_new(NULL, &h->ctx);
 	if (!r)
 		r = pinlease_file_open(h->ctx, h->path, NULL, NULL, &h->file);
-	if (!r)
-		r = pinlease_acquire(h->file, 0, 4096, NULL, NULL, &h->lease[0]);
-	if (!r)
-		r = pinlease_acquire(h->file, 8192, 4096, NULL, NULL, &h->lease[1]);
-	*state = h;
+	for (; !r && h->leases < count; h->leases += !r)
+		r = pinlease_acquire(h->file, (uint64_t)h->leases * 4096, 4096, NULL, NULL,
+				     &h->lease[h->leases]);
 	return r;
+}
+
+static int hot_up(const struct bench_row *row, void **state)
+{
+	struct hot *h = calloc(1, sizeof(*h));
+
+	*state = h;
+	h->threads = (unsigned int)row->arg;
+	h->all = h->threads == THREADS_MAX;
+	snprintf(h->path, sizeof(h->path), "/dev/shm/pinlease-bench-%d", (int)getpid());
+	return hot_leases(h, h->all ? 1000 : h->threads);
 }
 
 static int pairs(struct pinlease *lease, unsigned int n)
@@ -92,68 +104,82 @@ static int hot_sample(void *state, unsigned int n, double *ours, double *floor)
 
 struct run {
 	pthread_barrier_t *start;
-	struct pinlease *lease;
+	pthread_t thread;
+	struct pinlease **lease;
+	unsigned int leases, pairs;	/* pairs: with each */
 	int r;
 };
 
 static void *run_main(void *arg)
 {
 	struct run *run = arg;
+	unsigned int i;
 
 	pthread_barrier_wait(run->start);
-	run->r = pairs(run->lease, PAIRS_2T);
+	for (i = 0; i < run->leases && !run->r; i++)
+		run->r = pairs(run->lease[i], run->pairs);
 	return NULL;
 }
 
-/* Two threads at once; millions of pairs a second, both together. */
-static int two_threads(struct pinlease *a, struct pinlease *b, double *rate)
+/* All threads at once, each with so many leases, from one `step` further each; millions of pairs a second. */
+static int together(struct hot *h, unsigned int leases, unsigned int step, double *rate)
 {
+	unsigned int i, each = PAIRS_MANY / h->threads / leases;
+	struct run run[THREADS_MAX];
 	pthread_barrier_t start;
-	struct run run[2] = { { &start, a, 0 }, { &start, b, 0 } };
-	pthread_t t[2];
 	uint64_t t0;
+	int r = 0;
 
-	pthread_barrier_init(&start, NULL, 3);
-	pthread_create(&t[0], NULL, run_main, &run[0]);
-	pthread_create(&t[1], NULL, run_main, &run[1]);
+	pthread_barrier_init(&start, NULL, h->threads + 1);
+	for (i = 0; i < h->threads; i++) {
+		run[i] = (struct run){ .start = &start, .lease = h->lease + i * step, .leases = leases,
+				       .pairs = each };
+		pthread_create(&run[i].thread, NULL, run_main, &run[i]);
+	}
 	pthread_barrier_wait(&start);
 	t0 = bench_now();
-	pthread_join(t[0], NULL);
-	pthread_join(t[1], NULL);
-	*rate = 2e3 * PAIRS_2T / (double)(bench_now() - t0);
+	for (i = 0; i < h->threads; i++) {
+		pthread_join(run[i].thread, NULL);
+		r = run[i].r ? run[i].r : r;
+	}
+	*rate = 1e3 * each * leases * h->threads / (double)(bench_now() - t0);
 	pthread_barrier_destroy(&start);
-	return run[0].r ? run[0].r : run[1].r;
+	return r;
 }
 
 static int shared_sample(void *state, unsigned int n, double *ours, double *floor)
 {
 	struct hot *h = state;
-	int r = two_threads(h->lease[0], h->lease[1], floor);
+	unsigned int own = h->all ? h->leases / h->threads : 1;
+	int r = together(h, own, own, floor);
 
 	(void)n;
-	return r ? r : two_threads(h->lease[0], h->lease[0], ours);
+	return r ? r : together(h, h->all ? h->leases : 1, 0, ours);
 }
 
-const struct bench_row bench_begin_end = {
-	.name = "begin_end",
-	.unit = "ns",
-	.what = "dma_begin + dma_end, one thread; floor: uncontended atomic add + sub",
-	.bar = 0.35,
-	.samples = 400,
-	.set_up = hot_up,
-	.sample = hot_sample,
-	.tear_down = hot_down,
-};
+#define SHARED_ROW(id, count, text)                                                                      \
+	{                                                                                                \
+		.name = "begin_end_" id, .unit = "M/s", .what = text, .bar = 0.95, .higher = true,       \
+		.samples = 20, .best = true, .arg = count, .set_up = hot_up, .sample = shared_sample,    \
+		.tear_down = hot_down                                                                    \
+	}
 
-const struct bench_row bench_begin_end_2t = {
-	.name = "begin_end_2t",
-	.unit = "M/s",
-	.what = "two threads on one lease; floor: two threads, a lease each",
-	.bar = 0.95,
-	.higher = true,
-	.samples = 20,
-	.best = true,
-	.set_up = hot_up,
-	.sample = shared_sample,
-	.tear_down = hot_down,
+const struct bench_row bench_begin_end[] = {
+	{
+		.name = "begin_end",
+		.unit = "ns",
+		.what = "dma_begin + dma_end, one thread; floor: uncontended atomic add + sub",
+		.bar = 0.35,
+		.samples = 400,
+		.arg = 1,
+		.set_up = hot_up,
+		.sample = hot_sample,
+		.tear_down = hot_down,
+	},
+	SHARED_ROW("1t", 1, "one thread, against itself: for the chart"),
+	SHARED_ROW("2t", 2, "two threads on one lease; floor: two threads, a lease each"),
+	SHARED_ROW("4t", 4, "the same with four"),
+	SHARED_ROW("16t", 16, "the same with sixteen"),
+	SHARED_ROW("64t", THREADS_MAX, "64 threads, all on the same 1,000 leases; floor: 15 of its own each"),
+	{ .name = NULL },
 };

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <pinlease.h>
+
 enum bench_verdict { BENCH_MET, BENCH_MISSED, BENCH_UNDECIDED };
 
 struct bench_row {
@@ -17,34 +19,42 @@ struct bench_row {
 	double bar;
 	bool higher;	/* better: "higher" */
 	bool by_value;	/* there is no floor: the value itself is judged */
+	bool best;	/* judged by the best pair, not the median: for rows about what is possible */
+	bool reach;	/* met when the interval, narrower than +-2 %, reaches the bar */
+	bool guest;	/* needs an RDMA device: measured in a guest */
+	unsigned int samples;
+	const char *fs;	/* these are the row's own, for its functions */
+	long arg;
+	int (*set_up)(const struct bench_row *row, void **state);
 	/* Fills one pair of samples; 0 or -errno. Called with n = 0, 1, ... after set_up. */
 	int (*sample)(void *state, unsigned int n, double *ours, double *floor);
-	int (*set_up)(void **state);
 	void (*tear_down)(void *state);
-	unsigned int samples;
-	bool best;	/* judged by the best pair, not the median: for rows about what is possible */
 };
 
 struct bench_result {
 	double value, floor, ratio;	/* medians; ratio: of the pairs' ratios */
 	double low, high;		/* 95 % interval of the median ratio */
 	double p99, floor_p99;
+	double spread;			/* the floor against itself: quartiles of it, by its median */
 	unsigned int samples;
 	enum bench_verdict verdict;
 };
 
-extern const struct bench_row bench_begin_end, bench_begin_end_2t;
-extern const struct bench_row bench_mem_lease_pinned, bench_mem_lease_staged, bench_mem_lease_told;
-extern const struct bench_row bench_break_ext4, bench_break_tmpfs, bench_break_ext4_polled,
-	bench_break_tmpfs_polled;
-extern const struct bench_row bench_compare_writeback_0_ext4, bench_compare_writeback_10_ext4,
-	bench_compare_writeback_100_ext4, bench_sparse_writeback_ext4;
-extern const struct bench_row bench_compare_writeback_0_tmpfs, bench_compare_writeback_10_tmpfs,
-	bench_compare_writeback_100_tmpfs, bench_sparse_writeback_tmpfs;
+/* Each ends with a row without a name. */
+extern const struct bench_row bench_begin_end[], bench_break[], bench_break_10k[], bench_acquire[],
+	bench_scale[], bench_memory[], bench_write_bw[], bench_sync[], bench_writeback[], bench_bystander[];
 
 uint64_t bench_now(void);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */
 void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n,
 		 struct bench_result *out);
+
+/* The soft limit of open files is at least that from now on: -EPERM, -EMFILE. */
+int bench_nofile(unsigned long count);
+/* Calls one(arg, n, ours, floor) in a process of its own; its answer and figures. */
+int bench_apart(int (*one)(void *arg, unsigned int n, double *ours, double *floor), void *arg, unsigned int n,
+		double *ours, double *floor);
+/* Waits until the lease has that state: 0, -ETIMEDOUT. */
+int bench_state(struct pinlease *lease, enum pinlease_state state);
 
 #endif

@@ -10,7 +10,6 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <pinlease.h>
@@ -44,13 +43,16 @@ static int hold(struct pinlease_file *file, const struct memory *m, unsigned int
 	return r;
 }
 
-static int hold_all(const struct memory *m, double *bytes)
+static int hold_all(void *arg, unsigned int n, double *bytes, double *floor)
 {
+	const struct memory *m = arg;
 	struct pinlease_file *file;
 	struct pinlease_ctx *ctx;
 	size_t before = 0;
 	int r = pinlease_ctx_new(NULL, &ctx);
 
+	(void)n;
+	*floor = 0;
 	if (!r)
 		r = pinlease_file_open(ctx, m->path, NULL, NULL, &file);
 	if (!r)
@@ -65,33 +67,9 @@ static int hold_all(const struct memory *m, double *bytes)
 	return r;
 }
 
-/* The child leaves without tidying up: the kernel does. */
 static int memory_sample(void *state, unsigned int n, double *ours, double *floor)
 {
-	struct {
-		double bytes;
-		int r;
-	} said = { 0, -EPIPE };
-	int fds[2];
-	pid_t child;
-
-	(void)n;
-	(void)floor;
-	if (pipe(fds))
-		return -errno;
-	child = fork();
-	if (!child) {
-		said.r = hold_all(state, &said.bytes);
-		_exit(write(fds[1], &said, sizeof(said)) != sizeof(said));
-	}
-	close(fds[1]);
-	if (child < 0 || read(fds[0], &said, sizeof(said)) != sizeof(said))
-		said.r = -EPIPE;
-	close(fds[0]);
-	if (child > 0)
-		waitpid(child, NULL, 0);
-	*ours = said.bytes;
-	return said.r;
+	return bench_apart(hold_all, state, n, ours, floor);
 }
 
 static void memory_down(void *state)
@@ -102,13 +80,22 @@ static void memory_down(void *state)
 	free(m);
 }
 
-static int memory_up(void **state, uint32_t mode, uint32_t flags)
+static const struct {
+	uint32_t mode, flags;
+} kinds[] = {
+	{ PINLEASE_MODE_PINNED, 0 },
+	{ PINLEASE_MODE_STAGED, 0 },
+	{ PINLEASE_MODE_STAGED, PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD },
+};
+
+static int memory_up(const struct bench_row *row, void **state)
 {
 	struct memory *m = calloc(1, sizeof(*m));
 	int fd, r;
 
 	*state = m;
-	m->opts = (struct pinlease_opts){ .size = sizeof(m->opts), .mode = mode, .flags = flags };
+	m->opts = (struct pinlease_opts){ .size = sizeof(m->opts), .mode = kinds[row->arg].mode,
+					  .flags = kinds[row->arg].flags };
 	snprintf(m->path, sizeof(m->path), "/dev/shm/pinlease-bench-%d", (int)getpid());
 	fd = open(m->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
@@ -118,22 +105,16 @@ static int memory_up(void **state, uint32_t mode, uint32_t flags)
 	return r;
 }
 
-#define MEMORY_ROW(id, mode, flags, text)                              \
-	static int id##_up(void **state)                               \
-	{                                                              \
-		return memory_up(state, mode, flags);                  \
-	}                                                              \
-	const struct bench_row bench_##id = { .name = #id,             \
-					      .unit = "bytes",         \
-					      .what = text,            \
-					      .bar = 512,              \
-					      .by_value = true,        \
-					      .samples = 5,            \
-					      .set_up = id##_up,       \
-					      .sample = memory_sample, \
-					      .tear_down = memory_down }
+#define MEMORY_ROW(id, kind, text)                                                                \
+	{                                                                                         \
+		.name = "mem_lease_" id, .unit = "bytes", .what = text, .bar = 512, .by_value = true, \
+		.samples = 5, .arg = kind, .set_up = memory_up, .sample = memory_sample,          \
+		.tear_down = memory_down                                                          \
+	}
 
-MEMORY_ROW(mem_lease_pinned, PINLEASE_MODE_PINNED, 0, "allocated for a pinned lease of 64 KiB");
-MEMORY_ROW(mem_lease_staged, PINLEASE_MODE_STAGED, 0, "the same, staged for writing, but for a bit a page");
-MEMORY_ROW(mem_lease_told, PINLEASE_MODE_STAGED, PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD,
-	   "the same, not filled, and told what is dirty");
+const struct bench_row bench_memory[] = {
+	MEMORY_ROW("pinned", 0, "allocated for a pinned lease of 64 KiB"),
+	MEMORY_ROW("staged", 1, "the same, staged for writing, but for a bit a page"),
+	MEMORY_ROW("told", 2, "the same, not filled, and told what is dirty"),
+	{ .name = NULL },
+};

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* pinlease-bench [--json FILE] [--only NAME] [--list]: measures the rows and prints a table. */
+/*
+ * pinlease-bench [--guest] [--json FILE] [--only NAME] [--list]: measures the rows of this machine,
+ * or with --guest those that need an RDMA device, and prints a table.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,36 +13,28 @@
 #include "bench.h"
 #include "kt.h"
 
-static const struct bench_row *const rows[] = {
-	&bench_begin_end,
-	&bench_begin_end_2t,
-	&bench_break_ext4,
-	&bench_break_tmpfs,
-	&bench_break_ext4_polled,
-	&bench_break_tmpfs_polled,
-	&bench_mem_lease_pinned,
-	&bench_mem_lease_staged,
-	&bench_mem_lease_told,
-	&bench_compare_writeback_0_ext4,
-	&bench_compare_writeback_10_ext4,
-	&bench_compare_writeback_100_ext4,
-	&bench_sparse_writeback_ext4,
-	&bench_compare_writeback_0_tmpfs,
-	&bench_compare_writeback_10_tmpfs,
-	&bench_compare_writeback_100_tmpfs,
-	&bench_sparse_writeback_tmpfs,
-};
+static const struct bench_row *const groups[] = { bench_begin_end,  bench_break,  bench_break_10k,
+						  bench_acquire,    bench_scale,  bench_memory,
+						  bench_write_bw,   bench_sync,	  bench_writeback,
+						  bench_bystander };
 
-#define ROWS (sizeof(rows) / sizeof(rows[0]))
+#define GROUPS	 (sizeof(groups) / sizeof(groups[0]))
+#define ROWS_MAX 100u
 
 static const char *const verdicts[] = { "met", "missed", "undecided" };
+
+struct measured {
+	const struct bench_row *row;
+	struct bench_result result;
+};
 
 static int measure(const struct bench_row *row, struct bench_result *out)
 {
 	double *ours = calloc(row->samples, sizeof(*ours)), *floor = calloc(row->samples, sizeof(*floor));
 	unsigned int i, last = 0;
 	void *state = NULL;
-	int r = row->set_up(&state);
+	int r = row->set_up(row, &state);
+	bool up = !r;
 
 	/* The first pairs warm caches and the scheduler's idea of us; they do not count. */
 	for (i = 0; i < row->samples / 20 && !r; i++)
@@ -55,30 +50,31 @@ static int measure(const struct bench_row *row, struct bench_result *out)
 		isatty(STDERR_FILENO) ? "" : row->name);
 	if (!r)
 		bench_judge(row, ours, floor, row->samples, out);
-	row->tear_down(state);
+	if (up)
+		row->tear_down(state);
 	free(ours);
 	free(floor);
 	return r;
 }
 
-static void print_table(const struct bench_result *results, const bool *have)
+/* p99: what is worse than all but one in a hundred; spread: half of the floors lie within it. */
+static void print_table(const struct measured *m, unsigned int count)
 {
-	size_t i;
+	unsigned int i;
 
-	printf("| row | unit | value (p99) | floor (p99) | ratio [95 %%] | bar | verdict |\n");
+	printf("| row | unit | value (p99) | floor (p99, spread) | ratio [95 %%] | bar | verdict |\n");
 	printf("|---|---|---|---|---|---|---|\n");
-	for (i = 0; i < ROWS; i++) {
-		const struct bench_result *r = &results[i];
+	for (i = 0; i < count; i++) {
+		const struct bench_result *r = &m[i].result;
+		const struct bench_row *row = m[i].row;
 
-		if (!have[i])
-			continue;
-		printf("| %s | %s | %.2f (%.2f) | ", rows[i]->name, rows[i]->unit, r->value, r->p99);
-		if (rows[i]->by_value)
+		printf("| %s | %s | %.2f (%.2f) | ", row->name, row->unit, r->value, r->p99);
+		if (row->by_value)
 			printf("- | - | ");
 		else
-			printf("%.2f (%.2f) | %.3f [%.3f, %.3f] | ", r->floor, r->floor_p99, r->ratio, r->low,
-			       r->high);
-		printf("%s %.2f | %s |\n", rows[i]->higher ? ">=" : "<=", rows[i]->bar, verdicts[r->verdict]);
+			printf("%.2f (%.2f, %.0f %%) | %.3f [%.3f, %.3f] | ", r->floor, r->floor_p99,
+			       100 * r->spread, r->ratio, r->low, r->high);
+		printf("%s %.2f | %s |\n", row->higher ? ">=" : "<=", row->bar, verdicts[r->verdict]);
 	}
 }
 
@@ -94,21 +90,17 @@ static void write_row(FILE *f, const struct bench_row *row, const struct bench_r
 		row->higher ? "higher" : "lower", verdicts[r->verdict], r->samples);
 }
 
-static int write_json(const char *path, const struct bench_result *results, const bool *have)
+static int write_json(const char *path, const struct measured *m, unsigned int count)
 {
 	FILE *f = fopen(path, "w");
-	const char *comma = "";
-	size_t i;
+	unsigned int i;
 
 	if (!f)
 		return -errno;
 	fprintf(f, "[");
-	for (i = 0; i < ROWS; i++) {
-		if (!have[i])
-			continue;
-		fprintf(f, "%s\n", comma);
-		write_row(f, rows[i], &results[i]);
-		comma = ",";
+	for (i = 0; i < count; i++) {
+		fprintf(f, "%s\n", i ? "," : "");
+		write_row(f, m[i].row, &m[i].result);
 	}
 	fprintf(f, "\n]\n");
 	return fclose(f) ? -errno : 0;
@@ -116,67 +108,86 @@ static int write_json(const char *path, const struct bench_result *results, cons
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: pinlease-bench [--json FILE] [--only NAME] [--list]\n");
+	fprintf(stderr, "usage: pinlease-bench [--guest] [--json FILE] [--only NAME] [--list]\n");
 	return 2;
 }
 
+/* One line a row: its name, where it is measured, what it is. */
 static int list(void)
 {
-	size_t i;
+	const struct bench_row *row;
+	size_t g;
 
-	for (i = 0; i < ROWS; i++)
-		printf("%s: %s\n", rows[i]->name, rows[i]->what);
+	for (g = 0; g < GROUPS; g++)
+		for (row = groups[g]; row->name; row++)
+			printf("%s %s %s\n", row->name, row->guest ? "guest" : "native", row->what);
 	return 0;
 }
 
-static int run(const char *json, const char *only)
+struct wanted {
+	const char *json, *only;
+	bool guest;
+};
+
+static int measure_all(const struct wanted *w, struct measured *m, unsigned int *count)
 {
-	struct bench_result results[ROWS];
-	bool have[ROWS] = { false };
-	struct utsname uts;
-	unsigned int n = 0;
-	size_t i;
+	const struct bench_row *row;
+	size_t g;
 	int r;
 
-	uname(&uts);
-	printf("%s %s, %ld CPUs\n\n", uts.sysname, uts.release, sysconf(_SC_NPROCESSORS_ONLN));
-	for (i = 0; i < ROWS; i++) {
-		if (only && strcmp(only, rows[i]->name))
-			continue;
-		r = measure(rows[i], &results[i]);
-		if (r) {
-			fprintf(stderr, "%s: %s\n", rows[i]->name, strerror(-r));
-			return 1;
+	for (g = 0; g < GROUPS; g++) {
+		for (row = groups[g]; row->name; row++) {
+			if (row->guest != w->guest || (w->only && strcmp(w->only, row->name)))
+				continue;
+			r = *count < ROWS_MAX ? measure(row, &m[*count].result) : -ENOSPC;
+			if (r) {
+				fprintf(stderr, "%s: %s\n", row->name, strerror(-r));
+				return r;
+			}
+			m[(*count)++].row = row;
 		}
-		have[i] = true;
-		n++;
 	}
-	if (!n)
-		return usage();
-	print_table(results, have);
-	r = json ? write_json(json, results, have) : 0;
-	if (r)
-		fprintf(stderr, "%s: %s\n", json, strerror(-r));
+	return 0;
+}
+
+static int run(const struct wanted *w)
+{
+	static struct measured m[ROWS_MAX];
+	unsigned int count = 0;
+	struct utsname uts;
+	int r;
+
+	r = measure_all(w, m, &count);
+	if (!count)
+		return r ? 1 : usage();
+	uname(&uts);
+	printf("%s: %s %s, %ld CPUs\n\n", w->guest ? "guest" : "native", uts.sysname, uts.release,
+	       sysconf(_SC_NPROCESSORS_ONLN));
+	print_table(m, count);
+	if (w->json && write_json(w->json, m, count)) {
+		fprintf(stderr, "%s cannot be written\n", w->json);
+		return 1;
+	}
 	return r ? 1 : 0;
 }
 
 int main(int argc, char **argv)
 {
-	const char *json = NULL, *only = NULL;
+	struct wanted w = { .json = NULL };
 	int i;
 
 	kt_init();
 	for (i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--list"))
 			return list();
-		if (i + 1 == argc)
-			return usage();
-		if (!strcmp(argv[i], "--json"))
-			json = argv[++i];
-		else if (!strcmp(argv[i], "--only"))
-			only = argv[++i];
+		if (!strcmp(argv[i], "--guest"))
+			w.guest = true;
+		else if (!strcmp(argv[i], "--json") && i + 1 < argc)
+			w.json = argv[++i];
+		else if (!strcmp(argv[i], "--only") && i + 1 < argc)
+			w.only = argv[++i];
 		else
 			return usage();
 	}
-	return run(json, only);
+	return run(&w);
 }

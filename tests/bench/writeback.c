@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Ways of putting staged memory into the file, against pwrite of all of it: only what differs
- * from the file, found by reading it, with 0, 10 and 100 % of the pages changed; and pages
- * that are dirty one by one, every fourth, written one by one, against the whole range.
- * What these say decides what lib/lease_data.c does: docs/design.md has the figures.
+ * Ways of putting staged memory into the file that lib/lease_data.c chose, against those it
+ * did not: pwrite of a whole range against only what differs from the file, found by reading
+ * it, with 0, 10 and 100 % of the pages changed; and pages that are dirty one by one, every
+ * fourth, written one by one, against the whole range. docs/design.md has the figures.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -116,20 +116,21 @@ static int timed(struct writeback *b, int (*way)(struct writeback *b), double *r
 static int writeback_sample(void *state, unsigned int n, double *ours, double *floor)
 {
 	struct writeback *b = state;
-	int (*way)(struct writeback *b) = b->percent == SPARSE ? write_pages : write_compared;
-	int r = n & 1 ? timed(b, way, ours) : timed(b, write_all, floor);
+	int (*chosen)(struct writeback *b) = b->percent == SPARSE ? write_pages : write_all;
+	int (*other)(struct writeback *b) = b->percent == SPARSE ? write_all : write_compared;
+	int r = n & 1 ? timed(b, chosen, ours) : timed(b, other, floor);
 
-	return r ? r : n & 1 ? timed(b, write_all, floor) : timed(b, way, ours);
+	return r ? r : n & 1 ? timed(b, other, floor) : timed(b, chosen, ours);
 }
 
-static int writeback_up(void **state, const char *fs, unsigned int percent)
+static int writeback_up(const struct bench_row *row, void **state)
 {
 	struct writeback *b = calloc(1, sizeof(*b));
-	int r = kt_fs_make(&b->fs, fs, 128);
+	int r = kt_fs_make(&b->fs, row->fs, 128);
 
 	*state = b;
 	b->fd = -1;
-	b->percent = percent;
+	b->percent = (unsigned int)row->arg;
 	if (!r)
 		r = kt_file(b->path, b->fs.dir, "file", RANGE);
 	if (r)
@@ -156,26 +157,24 @@ static void writeback_down(void *state)
 	free(b);
 }
 
-#define WRITEBACK_ROW(fs, id, percent, text)                                                          \
-	static int id##_##fs##_up(void **state)                                                       \
-	{                                                                                             \
-		return writeback_up(state, #fs, percent);                                             \
-	}                                                                                             \
-	const struct bench_row bench_##id##_##fs = { .name = #id "_" #fs,                             \
-						     .unit = "MiB/s",                                 \
-						     .what = text " on " #fs "; floor: pwrite of it all", \
-						     .bar = 1,                                        \
-						     .higher = true,                                  \
-						     .samples = 40,                                   \
-						     .set_up = id##_##fs##_up,                        \
-						     .sample = writeback_sample,                      \
-						     .tear_down = writeback_down }
+#define WRITEBACK_ROW(on, id, percent, text)                                                \
+	{                                                                                   \
+		.name = id "_" on, .unit = "MiB/s", .what = text " on " on, .bar = 1,       \
+		.higher = true, .samples = 40, .fs = on, .arg = percent,                    \
+		.set_up = writeback_up, .sample = writeback_sample,                         \
+		.tear_down = writeback_down                                                 \
+	}
 
-#define WRITEBACK_ROWS(fs)                                                                            \
-	WRITEBACK_ROW(fs, compare_writeback_0, 0, "write what differs from the file, nothing does,"); \
-	WRITEBACK_ROW(fs, compare_writeback_10, 10, "the same, 10 % of the pages do,");               \
-	WRITEBACK_ROW(fs, compare_writeback_100, 100, "the same, all do,");                           \
-	WRITEBACK_ROW(fs, sparse_writeback, SPARSE, "every fourth page, by a pwrite each,")
+#define WRITEBACK_ROWS(on)                                                                                  \
+	WRITEBACK_ROW(on, "compare_writeback_0", 0,                                                         \
+		      "pwrite of 32 MiB; floor: pread, memcmp, pwrite of what differs, nothing does,"),      \
+	WRITEBACK_ROW(on, "compare_writeback_10", 10, "the same, 10 % of the pages differ,"),          \
+	WRITEBACK_ROW(on, "compare_writeback_100", 100, "the same, all do,"),                           \
+	WRITEBACK_ROW(on, "sparse_writeback", SPARSE,                                                   \
+		      "every fourth page, by a pwrite each; floor: pwrite of it all,")
 
-WRITEBACK_ROWS(ext4);
-WRITEBACK_ROWS(tmpfs);
+const struct bench_row bench_writeback[] = {
+	WRITEBACK_ROWS("ext4"),
+	WRITEBACK_ROWS("tmpfs"),
+	{ .name = NULL },
+};

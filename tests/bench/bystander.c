@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What others pay who read a file that is leased for reading: open, read and close, against no lease. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include "kt.h"
+
+#define ROUNDS 2000u
+#define BYTES  4096u
+
+struct bystander {
+	struct kt_fs fs;
+	char leased[KT_PATH_MAX], bare[KT_PATH_MAX];
+	struct pinlease_ctx *ctx;
+	struct pinlease_file *file;
+	struct pinlease *lease;
+};
+
+static int read_often(const char *path, double *us)
+{
+	char buf[BYTES];
+	uint64_t t0 = bench_now();
+	unsigned int i;
+	int fd;
+
+	for (i = 0; i < ROUNDS; i++) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || read(fd, buf, BYTES) != BYTES)
+			return -EIO;
+		close(fd);
+	}
+	*us = (double)(bench_now() - t0) / 1e3 / ROUNDS;
+	return 0;
+}
+
+static int bystander_sample(void *state, unsigned int n, double *ours, double *floor)
+{
+	struct bystander *b = state;
+	int r = read_often(n & 1 ? b->leased : b->bare, n & 1 ? ours : floor);
+
+	return r ? r : read_often(n & 1 ? b->bare : b->leased, n & 1 ? floor : ours);
+}
+
+static int bystander_up(const struct bench_row *row, void **state)
+{
+	struct pinlease_file_opts opts = { .size = sizeof(opts), .access = PINLEASE_READ };
+	struct bystander *b = calloc(1, sizeof(*b));
+	int r = kt_fs_make(&b->fs, row->fs, 64);
+
+	*state = b;
+	if (!r)
+		r = kt_file(b->leased, b->fs.dir, "leased", BYTES);
+	if (!r)
+		r = kt_file(b->bare, b->fs.dir, "bare", BYTES);
+	if (!r)
+		r = pinlease_ctx_new(NULL, &b->ctx);
+	if (!r)
+		r = pinlease_file_open(b->ctx, b->leased, &opts, NULL, &b->file);
+	return r ? r : pinlease_acquire(b->file, 0, BYTES, NULL, NULL, &b->lease);
+}
+
+static void bystander_down(void *state)
+{
+	struct bystander *b = state;
+
+	pinlease_release(b->lease);
+	pinlease_file_close(b->file);
+	pinlease_ctx_free(b->ctx);
+	kt_fs_drop(&b->fs);
+	free(b);
+}
+
+#define ROW(on)                                                                                            \
+	{                                                                                                  \
+		.name = "bystander_read_" on, .unit = "us", .bar = 1.1, .samples = 100, .fs = on,          \
+		.what = "open, read and close of 4 KiB leased for reading, on " on "; floor: not leased",  \
+		.set_up = bystander_up, .sample = bystander_sample, .tear_down = bystander_down            \
+	}
+
+const struct bench_row bench_bystander[] = {
+	ROW("ext4"),
+	ROW("tmpfs"),
+	{ .name = NULL },
+};
