@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What an owner has between two sessions, when it leases nothing: it has to stay as it is. */
+#include "soak.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WARM 10u	/* sessions, until memory is what it will be */
+
+static long count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	long n = 0;
+
+	while (dir && readdir(dir))
+		n++;
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+/* The ring's helpers in the kernel come and go as it likes. */
+static bool is_helper(const char *tid)
+{
+	char path[300], comm[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
+	f = fopen(path, "re");
+	if (f && !fgets(comm, sizeof(comm), f))
+		comm[0] = '\0';
+	if (f)
+		fclose(f);
+	return !strncmp(comm, "iou-", 4) || !comm[0];
+}
+
+static long count_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	long n = 0;
+
+	while (dir && (entry = readdir(dir)))
+		n += entry->d_name[0] != '.' && !is_helper(entry->d_name);
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static long rss_kib(void)
+{
+	FILE *f = fopen("/proc/self/status", "re");
+	char line[256];
+	long kib = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "RssAnon: %ld", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+static void most(_Atomic long *max, long value)
+{
+	if (value > atomic_load(max))
+		atomic_store(max, value);
+}
+
+/* The most in the first sessions, which all later ones are compared with. */
+void weigh(struct soak_owner *m)
+{
+	bool warm = atomic_fetch_add(&m->sessions, 1) >= WARM;
+
+	most(warm ? &m->fds_max : &m->fds, count_fds());
+	most(warm ? &m->threads_max : &m->threads, count_threads());
+	most(warm ? &m->rss_max : &m->rss_kib, rss_kib());
+}
