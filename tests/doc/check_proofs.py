@@ -35,7 +35,7 @@ def main():
                 verdict.bad(path, f"there is no test {name}")
     proved = {}
     for first, names in rows(texts[proofs]):
-        for what in re.findall(r"\bI\d\b|\w+\(\d\)", first):
+        for what in re.findall(r"\bI\d\b|[\w-]+\(\d\)", first):
             proved.setdefault(what, set()).update(names)
     wanted = set(re.findall(r"^- \*\*(I\d)\*\*", (TOP / "docs/design.md").read_text(), re.M))
     verdict.count("invariants", len(wanted))
