@@ -344,6 +344,37 @@ int rc_recv(const struct rc_conn *conn, struct rc_msg *msg)
 	return 1;
 }
 
+int rc_send_bytes(const struct rc_conn *conn, const void *buf, size_t len)
+{
+	char wire[sizeof(uint32_t) + RC_BYTES_MAX];
+	uint32_t head = htobe32((uint32_t)len);
+
+	if (len > RC_BYTES_MAX)
+		return -EMSGSIZE;
+	memcpy(wire, &head, sizeof(head));
+	memcpy(wire + sizeof(head), buf, len);
+	return write_all(conn->sock, wire, sizeof(head) + len);
+}
+
+int rc_recv_bytes(const struct rc_conn *conn, void *buf, size_t cap)
+{
+	uint32_t head;
+	int r;
+
+	do
+		r = rc_pending(conn, -1);
+	while (!r);
+	if (r > 0)
+		r = read_all(conn->sock, &head, sizeof(head));
+	if (r <= 0)
+		return r;
+	head = be32toh(head);
+	if (!head || head > cap)
+		return -EMSGSIZE;
+	r = read_all(conn->sock, buf, head);
+	return r == 1 ? (int)head : r ? r : -EPIPE;
+}
+
 int rc_post(const struct rc_conn *conn, enum ibv_wr_opcode opcode, uint64_t wr_id, const struct ibv_mr *mr,
 	    const void *local, uint32_t len, uint64_t remote, uint32_t rkey)
 {

@@ -19,7 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RC_DEPTH 16	/* operations in flight on a connection */
+#define RC_DEPTH     16	 /* operations in flight on a connection */
+#define RC_BYTES_MAX 4096 /* of one message */
 
 struct rc_dev {
 	struct ibv_context *ctx;
@@ -61,6 +62,12 @@ void rc_close(struct rc_conn *conn);
 int rc_send(const struct rc_conn *conn, const struct rc_msg *msg);
 /* Waits for a message. 1: here it is; 0: end of file. */
 int rc_recv(const struct rc_conn *conn, struct rc_msg *msg);
+/*
+ * Messages of any other kind: len bytes, at most RC_BYTES_MAX, behind their length. A connection carries
+ * these or the above. recv_bytes: as many as it has written to buf, of cap; 0: end of file.
+ */
+int rc_send_bytes(const struct rc_conn *conn, const void *buf, size_t len);
+int rc_recv_bytes(const struct rc_conn *conn, void *buf, size_t cap);
 /* 1 if a message (or the end of file) can be had now, else 0 after ms milliseconds. */
 int rc_pending(const struct rc_conn *conn, int ms);
 
