@@ -205,7 +205,7 @@ struct pinlease_opts {
 	uint32_t deadline_ms;		/* 0 = 5000; capped below lease-break-time */
 	uint32_t restore_ms;		/* give up restoring after; 0 = never */
 	void *user;			/* comes back in every event */
-	const struct pinlease_backend *backend;	/* not together with pd */
+	const struct pinlease_backend *backend;	/* not together with pd, but for BACKEND_OWN_MR */
 	void *backend_arg;
 };
 

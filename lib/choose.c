@@ -20,7 +20,7 @@ static void choice_check_file(const struct pinlease_file *file, uint32_t access,
 		c->err = -EOPNOTSUPP;
 		c->reason = PINLEASE_WHY_NO_WRITE;
 	}
-	if (c->mode != PINLEASE_MODE_PINNED || !c->backend)
+	if (c->mode != PINLEASE_MODE_PINNED || !c->backend || (c->backend->flags & PINLEASE_BACKEND_OWN_MR))
 		return;
 	if (file->id.dax) {
 		/* check_vma_flags() refuses FOLL_LONGTERM of fs-dax: EOPNOTSUPP. */
@@ -68,7 +68,7 @@ bool pl_choose(const struct pinlease_file *file, uint32_t access, const struct p
 		return false;
 	memset(c, 0, sizeof(*c));
 	c->mode = by_name ? opts->mode : modes[i];
-	if (opts->pd) {
+	if (opts->pd && !opts->backend) {
 		c->backend = c->mode == PINLEASE_MODE_ODP ? &pl_backend_odp : &pl_backend_pinned;
 		c->arg = opts->pd;
 	} else {

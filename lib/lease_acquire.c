@@ -20,15 +20,26 @@
 #define IBV_WRITES \
 	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
 
+static int acquire_check_backend(const struct pinlease_opts *o)
+{
+	const struct pinlease_backend *backend = o->backend;
+
+	if (!backend)
+		return 0;
+	if (backend->version != PINLEASE_BACKEND_VERSION || (backend->flags & ~PINLEASE_BACKEND_OWN_MR) ||
+	    !backend->pin || !backend->unpin)
+		return -EINVAL;
+	if (!(backend->flags & PINLEASE_BACKEND_OWN_MR))
+		return o->pd ? -EINVAL : 0;
+	return o->pd && o->mode == PINLEASE_MODE_PINNED ? 0 : -EINVAL;
+}
+
 static int acquire_check_opts(const struct pinlease_file *file, const struct pinlease_opts *o,
 			      uint32_t access)
 {
-	if (o->mode > PINLEASE_MODE_STAGED || (o->flags & ~LEASE_FLAGS) || (o->pd && o->backend))
+	if (o->mode > PINLEASE_MODE_STAGED || (o->flags & ~LEASE_FLAGS) || acquire_check_backend(o))
 		return -EINVAL;
 	if (o->access && o->access != PINLEASE_READ && o->access != PINLEASE_WRITE)
-		return -EINVAL;
-	if (o->backend && (o->backend->version != PINLEASE_BACKEND_VERSION || o->backend->flags ||
-			   !o->backend->pin || !o->backend->unpin))
 		return -EINVAL;
 	if (o->ibv_access & IBV_ACCESS_ON_DEMAND)
 		return -EINVAL;

@@ -50,6 +50,9 @@ static int mr_check(const struct pinlease *lease, uint32_t ibv_access)
 
 	if (!lease->reg_count || lease->regs[0].device_fd < 0 || (ibv_access & IBV_ACCESS_ON_DEMAND))
 		return -EINVAL;
+	/* Who registers by itself does so here, too. */
+	if (lease->regs[0].backend->flags & PINLEASE_BACKEND_OWN_MR)
+		return -EINVAL;
 	return lease->access == PINLEASE_READ && (ibv_access & writes) ? -EINVAL : 0;
 }
 

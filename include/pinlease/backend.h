@@ -21,6 +21,14 @@ extern "C" {
 
 #define PINLEASE_BACKEND_VERSION 1
 
+/*
+ * The application registers with verbs by itself, whatever the library thinks of it, and
+ * only leases what it registers. opts.mode is PINNED, opts.pd the PD that it does so in
+ * (a forked child lets go of that device). A pin that the library would not make, of
+ * dirty-tracked page cache for writing, or of fs-dax, is not refused.
+ */
+#define PINLEASE_BACKEND_OWN_MR (1u << 0)
+
 struct pinlease_pin {			/* what is to be reached */
 	size_t size;
 	void *addr;			/* page aligned */
@@ -50,7 +58,7 @@ struct pinlease_handle {		/* filled by pin; handed back to unpin */
 
 struct pinlease_backend {
 	uint32_t version;		/* PINLEASE_BACKEND_VERSION */
-	uint32_t flags;			/* 0 */
+	uint32_t flags;			/* PINLEASE_BACKEND_OWN_MR */
 	const char *name;
 	/*
 	 * Can memory of this kind be pinned at all? Asked before anything is allocated; addr,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
+#include <pinlease/backend.h>
 #include <sys/mman.h>
 
 #include "sys.h"
@@ -300,6 +301,67 @@ static void test_mapping_of_the_application(struct world *w)
 	world_close(w);
 }
 
+static unsigned int own_pinned, own_unpinned;
+
+static int own_pin(void *arg, const struct pinlease_pin *pin, struct pinlease_handle *handle)
+{
+	(void)arg;
+	(void)handle;
+	assert_int_equal(pin->mode, PINLEASE_MODE_PINNED);
+	own_pinned++;
+	return 0;
+}
+
+static int own_unpin(void *arg, struct pinlease_handle *handle)
+{
+	(void)arg;
+	(void)handle;
+	own_unpinned++;
+	return 0;
+}
+
+/* Who registers by itself gets a lease on what the library would not pin, and is its fence. */
+static void test_own_mr(struct world *w)
+{
+	static const struct pinlease_backend own = { .version = PINLEASE_BACKEND_VERSION,
+						     .flags = PINLEASE_BACKEND_OWN_MR,
+						     .name = "own",
+						     .pin = own_pin,
+						     .unpin = own_unpin };
+	struct pinlease_backend other = own;
+	struct pinlease_opts o = { .backend = &own, .mode = PINLEASE_MODE_PINNED };
+	struct pinlease *lease;
+	uint32_t index;
+
+	own_pinned = own_unpinned = 0;
+	sim_file_system(SIM_EXT4);
+	world_open(w, PINLEASE_WRITE);
+	refused(w, &o, -EINVAL, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, 0);
+	o.pd = w->pd;
+	o.mode = PINLEASE_MODE_AUTO;
+	refused(w, &o, -EINVAL, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, 0);
+	o.mode = PINLEASE_MODE_PINNED;
+	other.flags = PINLEASE_BACKEND_OWN_MR << 1;
+	o.backend = &other;
+	refused(w, &o, -EINVAL, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, 0);
+	other.flags = 0;
+	refused(w, &o, -EINVAL, PINLEASE_AT_ARGS, PINLEASE_WHY_ARGUMENT, 0);
+	o.pd = NULL;
+	refused(w, &o, -EOPNOTSUPP, PINLEASE_AT_CHECK, PINLEASE_WHY_DIRTY_TRACKED, 0);
+	o.pd = w->pd;
+	o.backend = &own;
+	lease = world_lease(w, 0, WORLD_SIZE, &o);
+	assert_int_equal(world_info(lease).mode, PINLEASE_MODE_PINNED);
+	assert_int_equal(pinlease_mr_add(lease, w->pd, IBV_ACCESS_REMOTE_READ, &index), -EINVAL);
+	assert_int_equal(own_pinned, 1);
+	world_opener_in(sim_open(w->path, O_RDWR), SIM_MS);
+	assert_int_equal(own_unpinned, 1);
+	world_reach(lease, PINLEASE_ACTIVE);
+	assert_int_equal(own_pinned, 2);
+	world_close(w);
+	assert_int_equal(own_unpinned, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -315,6 +377,7 @@ int main(void)
 		world_test(test_acquire_undone_later),
 		world_test(test_acquire_undone_after_expiry),
 		world_test(test_mapping_of_the_application),
+		world_test(test_own_mr),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
