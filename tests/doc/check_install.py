@@ -129,6 +129,18 @@ def by_find_package(scratch, cmake, version):
         scratch.execute(f"find_package, {kind}", build / kind, version)
 
 
+def by_preload(scratch):
+    """The installed pinleasectl finds the installed library to preload, and no other."""
+    scratch.verdict.count("consumers")
+    library = scratch.libdir() / "pinlease/libpinlease-preload.so"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(scratch.libdir()), "LD_PRELOAD": ""}
+    result = scratch.step("run", [scratch.prefix / "bin/pinleasectl", "run", "--quiet", "sh", "-c", "echo $LD_PRELOAD"],
+                          env=environment)
+    found = pathlib.Path(result.stdout.strip() or "nothing")
+    if not library.exists() or not found.exists() or not found.samefile(library) or result.stderr:
+        scratch.verdict.bad("run", f"preloads {found}, {library} was to be: {result.stderr.strip()}")
+
+
 def installed_pages(scratch):
     """man finds a page under each name, and what a link says is there."""
     root = scratch.prefix / "share/man"
@@ -150,11 +162,12 @@ def main():
         if scratch.step("install", [cmake, "--install", build, "--prefix", scratch.prefix]).returncode == 0:
             by_pkg_config(scratch, version)
             by_find_package(scratch, cmake, version)
+            by_preload(scratch)
             installed_pages(scratch)
             for name, path in public_headers().items():
                 if not (scratch.prefix / "include" / name).exists():
                     verdict.bad(path, "is not installed")
-    verdict.close(("consumers", 4), ("pages", 10))
+    verdict.close(("consumers", 5), ("pages", 10))
 
 
 main()

@@ -95,6 +95,7 @@ void term_wrap(unsigned int indent, const char *text); /* from column indent on,
 
 int ctl_probe(int argc, char **argv);
 int ctl_hold(int argc, char **argv);
+int ctl_run(int argc, char **argv);
 int ctl_doctor(int argc, char **argv);
 
 #endif

@@ -13,6 +13,8 @@ static const struct ctl_command commands[] = {
 	  "what works with FILE: guard, mode, access, and why not", ctl_probe },
 	{ "hold", "FILE [-d DEVICE] [-o OFFSET] [-l LENGTH] [-r] [-g GUARD] [-m MODE] [-s SECONDS] [--json]",
 	  "lease FILE and print what happens to the lease", ctl_hold },
+	{ "run", "[--policy revoke|hold] [--deadline MS] [--signal N] [--log FILE] [-v|-q] -- PROGRAM ...",
+	  "run PROGRAM with leases on the files that it registers", ctl_run },
 	{ "doctor", "[--json]", "this machine: kernel, limits, rights, devices", ctl_doctor },
 };
 
