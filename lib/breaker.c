@@ -33,6 +33,7 @@ static void break_time_read(struct pl_env *env)
 /* Files marked in one round; each holds a reference until answered. */
 struct batch {
 	struct pinlease_file *file[BATCH];
+	uint64_t number[BATCH]; /* of its break */
 	unsigned int count;
 	bool may_fence;
 };
@@ -46,7 +47,7 @@ static void batch_answer(struct batch *batch)
 	/* One for all: pairs with the light barrier of dma_begin and dma_end (account.h). */
 	pl_account_barrier();
 	for (i = 0; i < batch->count; i++) {
-		pl_file_answer(batch->file[i], batch->may_fence);
+		pl_file_answer(batch->file[i], batch->number[i], batch->may_fence);
 		pl_file_put(batch->file[i]);
 	}
 	batch->count = 0;
@@ -55,7 +56,7 @@ static void batch_answer(struct batch *batch)
 /* Takes over the caller's reference. */
 static void batch_add(struct batch *batch, struct pinlease_file *file)
 {
-	if (!pl_file_mark(file)) {
+	if (!pl_file_mark(file, &batch->number[batch->count])) {
 		pl_file_put(file);
 		return;
 	}

@@ -47,7 +47,7 @@ static void break_lease(struct pinlease_file *file, struct pinlease *lease, uint
 		lease->until_ns = pl_min_u64(lease->until_ns, break_until(file, lease, now));
 }
 
-bool pl_file_mark(struct pinlease_file *file)
+bool pl_file_mark(struct pinlease_file *file, uint64_t *number)
 {
 	struct pl_list *pos;
 	uint64_t now = pl_sys_now();
@@ -74,11 +74,14 @@ bool pl_file_mark(struct pinlease_file *file)
 	file->limit_ns = pl_add_sat(file->unbroken_ns,
 				    atomic_load_explicit(&file->env->break_time_ns, memory_order_relaxed));
 	file->breaks++;
+	/* An end, an ack or a release that comes before the barrier must not believe its sum (account.h). */
+	file->barrier_due = true;
 	file_set_state(file, PL_FILE_BREAKING);
 	pl_list_for_each(pos, &file->leases)
 		break_lease(file, pl_container(pos, struct pinlease, link), now);
 	marked = true;
 out:
+	*number = file->breaks;
 	pthread_mutex_unlock(&file->lock);
 	return marked;
 }
@@ -95,13 +98,16 @@ static bool lease_is_short(const struct pinlease *lease)
 	       lease->reg_count == 1 && lease->link.next == lease->link.prev;
 }
 
-void pl_file_answer(struct pinlease_file *file, bool may_fence)
+void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence)
 {
 	struct pl_list *pos;
 	struct pinlease *lease, *inline_one = NULL;
 	uint64_t now = pl_sys_now();
 
 	pthread_mutex_lock(&file->lock);
+	/* Of a later break, whose leases were marked after our barrier, it is due still. */
+	if (number == file->breaks)
+		file->barrier_due = false;
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
 		if (pl_lease_state(lease) == PINLEASE_BREAKING && !pl_lease_look(lease, now)) {

@@ -111,7 +111,7 @@ uint32_t pl_lease_in_flight(struct pinlease *lease)
 
 static bool lease_drained(struct pinlease *lease)
 {
-	return !lease->ack_due && !pl_lease_in_flight(lease);
+	return !lease->ack_due && !lease->file->barrier_due && !pl_lease_in_flight(lease);
 }
 
 bool pl_lease_look(struct pinlease *lease, uint64_t now)

@@ -34,8 +34,9 @@ void pl_lease_ack(struct pinlease *lease, uint32_t gen);
 void pl_lease_end_late(struct pinlease *lease, uint32_t n, uint32_t gen);
 
 /* file_break.c: the guard's side */
-bool pl_file_mark(struct pinlease_file *file); /* breaker: is it broken? Marks; true: barrier, then answer */
-void pl_file_answer(struct pinlease_file *file, bool may_fence); /* may_fence: here, if that is short */
+/* Breaker: is it broken? Marks; true: barrier, then answer, with this number of the break. */
+bool pl_file_mark(struct pinlease_file *file, uint64_t *number);
+void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence); /* here, if that is short */
 void pl_file_settle(struct pinlease_file *file);	/* locked: lets the guard go if nobody needs it */
 int pl_file_arm(struct pinlease_file *file, uint32_t *reason); /* locked: FREE -> HELD, or stays FREE */
 void pl_file_disarm(struct pinlease_file *file);		/* locked: no leases, about to be closed */

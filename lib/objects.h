@@ -79,6 +79,7 @@ struct pinlease_file {
 	struct pl_list buried;			/* orphans that could be undone, freed with the file */
 	struct pl_range_tree ranges;
 	uint32_t holds;
+	bool barrier_due;			/* leases were marked, and no barrier has come since */
 	bool changing;				/* a layout change of our own is under way */
 	bool syncing;				/* an fdatasync is */
 	bool flushing;				/* flush is queued, or runs */
