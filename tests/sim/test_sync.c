@@ -273,6 +273,28 @@ static void test_beside_traffic_told(struct world *w)
 	sync_beside_traffic(w, &told);
 }
 
+/* What one sync has taken and not written yet, another one has to wait for: it is its data, too. */
+static void test_beside_a_sync(struct world *w)
+{
+	struct syncer s = { .ret = 1 };
+	struct sim_thread *t;
+
+	world_open(w, PINLEASE_WRITE);
+	s.lease = world_lease(w, 0, SIM_PAGE, &told);
+	world_write(s.lease, 0, SIM_PAGE, 47);
+	assert_int_equal(pinlease_mark_dirty(s.lease, 0, SIM_PAGE), 0);
+	sim_slow("pwrite", 100 * SIM_MS);
+	t = sim_thread_start(sync_once, &s);
+	sim_sleep(10 * SIM_MS);
+	assert_int_equal(world_info(s.lease).dirty_bytes, 0);
+	assert_false(sim_file_is(w->path, 0, SIM_PAGE, 47));
+	assert_int_equal(pinlease_sync(s.lease, 0, 0, 0), 0);
+	assert_true(sim_file_is(w->path, 0, SIM_PAGE, 47));
+	sim_thread_join(t);
+	assert_int_equal(s.ret, 0);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +307,7 @@ int main(void)
 		world_test(test_disk_hangs),
 		world_test(test_beside_traffic),
 		world_test(test_beside_traffic_told),
+		world_test(test_beside_a_sync),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
