@@ -68,9 +68,11 @@ int pl_lease_release(struct pinlease *lease)
 		return -EBUSY;
 	}
 	lease->releasing = lease->waited = true;
+	/* Asked before the wait: what a break under way loses meanwhile, this release has to say. */
+	was_lost = pl_lease_state(lease) == PINLEASE_LOST;
 	while (lease->busy)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
-	was_lost = pl_lease_state(lease) == PINLEASE_LOST;
+	was_lost &= pl_lease_state(lease) == PINLEASE_LOST;
 	if (pl_lease_state(lease) == PINLEASE_ACTIVE) {
 		pl_lease_break(lease, 0, pl_sys_now() + pl_lease_deadline(lease), 0, lease->now_len);
 		pl_account_barrier();

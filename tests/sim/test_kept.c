@@ -147,6 +147,25 @@ static void test_ranges_when_not_fenced(struct world *w)
 	world_close(w);
 }
 
+/* The break's own writing fails while a release waits for it: what is lost the release says. */
+static void test_lost_beside_a_release(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_opener *o;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, SIM_PAGE, &staged);
+	world_write(lease, 0, SIM_PAGE, 34);
+	sim_slow("pwrite", 100 * SIM_MS);
+	sim_fail("pwrite", 1, -ENOSPC, 1);
+	o = sim_open(w->path, O_RDONLY);
+	world_reach(lease, PINLEASE_FENCING);
+	assert_int_equal(pinlease_release(lease), -ENOSPC);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	sim_opener_end(o);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,6 +173,7 @@ int main(void)
 		world_test(test_save_beside_a_break),
 		world_test(test_ranges),
 		world_test(test_ranges_when_not_fenced),
+		world_test(test_lost_beside_a_release),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
