@@ -30,7 +30,10 @@ bool pl_lease_wants(const struct pinlease *lease)
 	       !lease->gave_up && !lease->waited && !(lease->flags & PINLEASE_L_MANUAL);
 }
 
-/* Given to what allocates and fills: stop when the guard is being broken. */
+/*
+ * Given to what allocates and fills: stop when the guard is being broken. Or may have been while this
+ * process was stopped, and nobody has looked yet: blocks would be allocated in somebody else's file.
+ */
 static bool lease_stop(void *arg)
 {
 	struct pinlease *lease = arg;
@@ -38,7 +41,7 @@ static bool lease_stop(void *arg)
 	bool stop;
 
 	pthread_mutex_lock(&file->lock);
-	stop = file->state != PL_FILE_HELD;
+	stop = file->state != PL_FILE_HELD || !pl_file_in_time(file);
 	pthread_mutex_unlock(&file->lock);
 	return stop;
 }
