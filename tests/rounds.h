@@ -30,6 +30,8 @@ PL_ROUNDS(registry_objects, 20000, 1000000) /* unit: objects replaced under thre
 PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread that takes them */
 PL_ROUNDS(fault_errnos, 1, 7)		/* sim: of each call through the seams */
 PL_ROUNDS(sim_storms, 100, 3000)		/* sim: three seconds of everything at once */
+PL_ROUNDS(sim_seconds, 60, 3600)	/* sim: of seeds, one after the other */
+PL_ROUNDS(sim_seconds_asan, 15, 600)	/* sim: the same under AddressSanitizer */
 PL_ROUNDS(kernel_fence_rounds, 20, 200)	/* kernel: deregistrations under load */
 PL_ROUNDS(kernel_fence_control, 400, 400)	/* kernel: at most, till QP -> ERR is late: 1 in 25 */
 PL_ROUNDS(kernel_kill_rounds, 8, 40)	/* kernel: anchored owners killed under RDMA load */

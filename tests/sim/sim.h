@@ -141,8 +141,10 @@ struct sim_dma {
 	enum sim_dma_state state;
 	uint32_t rkey, len;
 	unsigned int seed;	   /* of sim_fill */
+	const void *data;	   /* or this */
 	uint64_t iova, due, ended; /* ended: when */
 };
+void sim_dma_post(struct sim_dma *d, uint64_t after); /* rkey, iova, len, and seed or data are set */
 void sim_dma_write(struct sim_dma *d, uint32_t rkey, uint64_t iova, uint32_t len, unsigned int seed,
 		   uint64_t after);
 enum sim_dma_state sim_dma_wait(struct sim_dma *d);

@@ -24,6 +24,12 @@ uint64_t sim_written(void)
 	return n;
 }
 
+void sim_wrote(struct sim_inode *inode, uint64_t off, uint64_t len)
+{
+	if (sim.watcher && sim.watcher->wrote)
+		sim.watcher->wrote(inode, off, len);
+}
+
 /* Until nothing is dirty, or no more than the page cache takes. */
 void sim_disk_wait(bool all)
 {
@@ -58,6 +64,10 @@ ssize_t pl_sys_pwrite(int fd, const void *buf, size_t len, uint64_t off)
 	if (n < 0)
 		return -errno;
 	sim_lock();
+	if (sim_ofd_of(fd)) {
+		sim_judge_wrote(sim_ofd_of(fd));
+		sim_wrote(sim_ofd_of(fd)->inode, off, (uint64_t)n);
+	}
 	sim.disk_dirty += (uint64_t)n;
 	sim.written += (uint64_t)n;
 	sim_unlock();

@@ -74,6 +74,8 @@ int sim_enter(const char *name, unsigned int classes)
 	/* A thread that is being taken down, after it has left the simulation. */
 	if (!sim_self)
 		return 0;
+	if (sim.watcher && sim.watcher->step)
+		sim.watcher->step(name);
 	sim_lock();
 	call = call_of(name);
 	call->made++;

@@ -211,6 +211,11 @@ void sim_file_reset(void)
 	sim.memlock = UINT64_MAX;
 }
 
+void sim_dir(char *buf, size_t cap)
+{
+	snprintf(buf, cap, "%s", file_dir);
+}
+
 __attribute__((destructor)) static void file_dir_remove(void)
 {
 	if (file_dir[0])
@@ -278,9 +283,9 @@ int pl_sys_dup(int fd)
 
 int pl_sys_dup_over(int from, int to)
 {
-	(void)from;
-	(void)to;
-	sim_die("only a forked child does this");
+	if (!sim.forked)
+		sim_die("only a forked child does this");
+	return ret_of(dup3(from, to, O_CLOEXEC));
 }
 
 int pl_sys_close(int fd)
@@ -461,6 +466,9 @@ int pl_sys_event_new(void)
 void pl_sys_event_set(int fd)
 {
 	eventfd_write(fd, 1);
+	sim_lock();
+	sim_wake(&sim.fd_kind[fd], true);
+	sim_unlock();
 }
 
 void pl_sys_event_clear(int fd)

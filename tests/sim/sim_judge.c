@@ -10,9 +10,9 @@
  *	has expired DMA that lands is the kernel's doing: it is counted (sim_dma_late).
  * I1	pwrite, plain fallocate, MADV_POPULATE_WRITE of a file whose guard was let go, or
  *	whose break has expired, started after that.
- * I2	F_UNLCK of a lease that was let go already.
- * seam	A lease taken without F_SETSIG and F_SETOWN_EX, or owned by a dead thread; SIGIO
- *	waited for; a descriptor closed, or memory unmapped, that is not there.
+ * I2	F_UNLCK of a lease that was let go already; a lease taken without F_SETSIG and
+ *	F_SETOWN_EX, or owned by a dead thread.
+ * seam	SIGIO waited for; a descriptor closed, or memory unmapped, that is not there.
  *
  * What the kernel cannot see (I3 to I6: what the application was told, when openers went
  * on, what is in the file) the tests assert themselves.
@@ -38,17 +38,19 @@ void sim_die(const char *fmt, ...)
 
 void sim_violate(const char *rule, const char *fmt, ...)
 {
+	char text[256];
 	va_list ap;
 
 	if (sim.expect && !strcmp(sim.expect, rule)) {
 		sim.violations++;
 		return;
 	}
-	fprintf(stderr, "sim: VIOLATION of %s: ", rule);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	if (sim.watcher && sim.watcher->violated && sim.watcher->violated(rule, text))
+		return;
+	fprintf(stderr, "sim: VIOLATION of %s: %s\n", rule, text);
 	abort();
 }
 
@@ -107,6 +109,8 @@ void sim_judge_let_go(struct sim_ofd *ofd)
 
 	if (mr)
 		sim_violate("I1", "the guard is let go and rkey %u still reaches the file", mr->mr.rkey);
+	if (sim.watcher && sim.watcher->let_go)
+		sim.watcher->let_go(ofd);
 }
 
 void sim_judge_taken(struct sim_ofd *ofd)
@@ -114,9 +118,10 @@ void sim_judge_taken(struct sim_ofd *ofd)
 	struct sim_thread *t = sim_thread_find(ofd->owner);
 
 	if (!ofd->signo || !ofd->owner)
-		sim_violate("seam", "a lease is taken without F_SETSIG and F_SETOWN_EX");
+		sim_violate("I2", "a lease is taken without F_SETSIG and F_SETOWN_EX: the next break kills "
+				  "the process");
 	else if (!t || t->exited)
-		sim_violate("seam", "a lease is taken for a thread that is gone");
+		sim_violate("I2", "a lease is taken for a thread that is gone");
 }
 
 /* The guard of a file that ever had one is not optional. */
@@ -133,6 +138,13 @@ void sim_judge_write(struct sim_ofd *ofd, const char *what)
 
 	if (unguarded(ofd) || due)
 		sim_violate("I1", "%s of a file that may be somebody else's by now", what);
+}
+
+/* Whoever lets go waits for what is under way, whether the break has expired or not. */
+void sim_judge_wrote(struct sim_ofd *ofd)
+{
+	if (unguarded(ofd) && !ofd->expired_unlock && !ofd->downgraded)
+		sim_violate("I1", "a pwrite ends when the guard has been let go");
 }
 
 void sim_judge_layout(struct sim_ofd *ofd, uint64_t from, uint64_t end)

@@ -125,8 +125,10 @@ int pl_sys_advise(void *addr, size_t len, int advice)
 		return r;
 	sim_lock();
 	m = sim_map_at((uintptr_t)addr);
-	if (advice == MADV_POPULATE_WRITE && m && m->ofd)
+	if (advice == MADV_POPULATE_WRITE && m && m->ofd) {
 		sim_judge_write(m->ofd, "MADV_POPULATE_WRITE");
+		sim_wrote(m->ofd->inode, m->off + ((uintptr_t)addr - m->start), len);
+	}
 	sim_unlock();
 	return madvise(addr, len, advice) ? -errno : 0;
 }

@@ -32,6 +32,7 @@ static void opener_finish(struct sim_opener *o, int ret)
 		sim_ofd_put(o->ofd);
 		o->ofd = NULL;
 	}
+	sim_wake(o, true);
 }
 
 /* When the kernel's own clock lets it on: the last of the leases it waits for. */

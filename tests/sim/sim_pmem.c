@@ -84,11 +84,21 @@ int sim_enter_file(const char *call, unsigned int classes, int refused)
 	return !r && sim.dax == SIM_DAX_DEVICE ? refused : r;
 }
 
+static void datasync_watched(int fd, bool done, int r)
+{
+	sim_lock();
+	if (sim_ofd_of(fd) && sim.watcher && sim.watcher->synced)
+		sim.watcher->synced(sim_ofd_of(fd)->inode, done, r);
+	sim_unlock();
+}
+
 int pl_sys_datasync(int fd)
 {
 	int r = sim_enter_file("datasync", SIM_BLOCKING | SIM_STEP, -EINVAL);
 
+	datasync_watched(fd, false, 0);
 	sim_disk_wait(true);
+	datasync_watched(fd, true, r);
 	if (r)
 		return r;
 	sim_lock();

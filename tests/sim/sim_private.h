@@ -82,6 +82,21 @@ struct sim_mr {
 	bool live;
 };
 
+/*
+ * Who looks on: the explorer (explore/). All are called locked but step, and any may be NULL.
+ * step: a call of the library's is about to be made. wrote: these bytes of the file are newer than
+ * the disk's. synced: an fdatasync begins, or (done) has ended with r. let_go: a lease is, by the
+ * holder, and nobody has gone on yet. landed: a write of the peer's has.
+ */
+struct sim_watcher {
+	void (*step)(const char *call);
+	void (*wrote)(struct sim_inode *inode, uint64_t off, uint64_t len);
+	void (*synced)(struct sim_inode *inode, bool done, int r);
+	void (*let_go)(struct sim_ofd *ofd);
+	void (*landed)(struct sim_dma *dma);
+	bool (*violated)(const char *rule, const char *text); /* true: it is none, here */
+};
+
 /* How many there are of everything that must be as before at the end. */
 struct sim_counts {
 	long fds, ofds, maps, mrs, leases, threads, allocs, qps, cqs;
@@ -124,6 +139,8 @@ struct sim_kernel {
 	const char *expect;
 	unsigned int violations;
 	struct sim_counts counts, base;
+	const struct sim_watcher *watcher; /* NULL: nobody */
+	bool forked;			   /* this process is a child of the simulated one */
 };
 
 extern struct sim_kernel sim;
@@ -162,9 +179,11 @@ void sim_ofd_put(struct sim_ofd *ofd);
 struct sim_ofd *sim_ofd_of(int fd); /* NULL: no such descriptor */
 void sim_fd_set(int fd, enum sim_fd_kind kind, struct sim_ofd *ofd);
 void sim_file_reset(void); /* not locked */
+void sim_dir(char *buf, size_t cap); /* not locked: where the files are */
 
 /* sim_disk.c */
 void sim_disk_wait(bool all); /* not locked */
+void sim_wrote(struct sim_inode *inode, uint64_t off, uint64_t len);
 
 /* sim_map.c */
 struct sim_map *sim_map_at(uintptr_t addr);
@@ -204,6 +223,7 @@ __attribute__((format(printf, 2, 3))) void sim_violate(const char *rule, const c
 void sim_judge_let_go(struct sim_ofd *ofd);
 void sim_judge_taken(struct sim_ofd *ofd);
 void sim_judge_write(struct sim_ofd *ofd, const char *what);
+void sim_judge_wrote(struct sim_ofd *ofd);
 void sim_judge_fd(int fd, const char *what); /* the same, not locked */
 void sim_judge_layout(struct sim_ofd *ofd, uint64_t from, uint64_t end);
 void sim_judge_register(const struct sim_mr *mr);

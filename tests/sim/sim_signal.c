@@ -62,7 +62,7 @@ static void signal_send(struct sim_ofd *ofd, int fd)
 void sim_signal_lease(struct sim_ofd *ofd)
 {
 	if (!ofd->signo || !ofd->owner) {
-		sim_violate("seam", "a break without F_SETSIG: plain SIGIO, which kills the process");
+		sim_violate("I2", "a break without F_SETSIG: plain SIGIO, which kills the process");
 		return;
 	}
 	signal_send(ofd, ofd->told_fd);

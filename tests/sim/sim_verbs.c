@@ -167,6 +167,8 @@ static void dma_end(struct sim_dma **link, enum sim_dma_state state)
 	*link = d->next;
 	d->state = state;
 	d->ended = sim.now;
+	if (state == SIM_DMA_LANDED && sim.watcher && sim.watcher->landed)
+		sim.watcher->landed(d);
 	sim_wake(d, true);
 }
 
@@ -242,7 +244,10 @@ static bool dma_land(const struct sim_dma *d)
 	data = malloc(d->len);
 	if (!data)
 		sim_die("out of memory");
-	sim_fill(data, d->len, d->seed);
+	if (d->data)
+		memcpy(data, d->data, d->len);
+	else
+		sim_fill(data, d->len, d->seed);
 	sim_memory_write((uintptr_t)mr->mr.addr + (d->iova - mr->iova), data, d->len);
 	free(data);
 	return true;
@@ -270,20 +275,22 @@ void sim_dma_fire(void)
 	}
 }
 
-void sim_dma_write(struct sim_dma *d, uint32_t rkey, uint64_t iova, uint32_t len, unsigned int seed,
-		   uint64_t after)
+void sim_dma_post(struct sim_dma *d, uint64_t after)
 {
 	sim_lock();
-	*d = (struct sim_dma){ .next = sim.dma,
-			       .state = SIM_DMA_PENDING,
-			       .rkey = rkey,
-			       .iova = iova,
-			       .len = len,
-			       .seed = seed,
-			       .due = sim.now + after };
+	d->state = SIM_DMA_PENDING;
+	d->due = sim.now + after;
+	d->next = sim.dma;
 	sim.dma = d;
 	sim_dma_fire();
 	sim_unlock();
+}
+
+void sim_dma_write(struct sim_dma *d, uint32_t rkey, uint64_t iova, uint32_t len, unsigned int seed,
+		   uint64_t after)
+{
+	*d = (struct sim_dma){ .rkey = rkey, .iova = iova, .len = len, .seed = seed };
+	sim_dma_post(d, after);
 }
 
 enum sim_dma_state sim_dma_wait(struct sim_dma *d)

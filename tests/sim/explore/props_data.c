@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What must be in the files, and on the disk. Each page begins with a value, larger the
+ * later it was written, by whomever. What lands through a lease, and what was in the
+ * file when its generation began, is to be in the file when the guard is let go (I4).
+ *
+ * The disk has the value of a page that an fdatasync found, when that has answered 0. One that
+ * fails leaves the page clean all the same: what is not written again never gets there (I5).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "explore.h"
+
+static struct file_data {
+	int fd;
+	uint64_t values; /* given away so far */
+	uint64_t syncing[X_PAGES], durable[X_PAGES];
+	bool dirty[X_PAGES], taken[X_PAGES];
+} files[X_FILES];
+
+static uint64_t truth[X_LEASES][X_PAGES], landed[X_LEASES][X_PAGES];
+static bool fresh[X_LEASES][X_PAGES]; /* landed in this generation */
+
+/* Of the page cache: 0 behind the end of the file. */
+static uint64_t file_value(uint32_t file, uint32_t page)
+{
+	uint64_t value = 0;
+
+	if (pread(files[file].fd, &value, sizeof(value), page * SIM_PAGE) < 0)
+		sim_die("pread: %d", errno);
+	return value;
+}
+
+uint64_t x_data_value(uint32_t file, uint32_t page)
+{
+	(void)page;
+	return ++files[file].values;
+}
+
+void x_data_file(uint32_t i)
+{
+	struct file_data *f = &files[i];
+	uint64_t value;
+	uint32_t page;
+
+	f->fd = open(x_world.path[i], O_RDWR | O_CLOEXEC);
+	for (page = 0; page < X_PAGES; page++) {
+		value = x_data_value(i, page);
+		if (pwrite(f->fd, &value, sizeof(value), page * SIM_PAGE) != sizeof(value))
+			sim_die("%s: %d", x_world.path[i], errno);
+		f->durable[page] = value;
+	}
+}
+
+void x_data_new(uint32_t i)
+{
+	memset(landed[i], 0, sizeof(landed[i]));
+}
+
+void x_data_active(uint32_t i)
+{
+	const struct x_lease_plan *l = &x_plan.lease[i];
+	uint32_t page;
+
+	for (page = 0; page < l->pages; page++) {
+		truth[i][page] = file_value(l->file, l->page + page);
+		fresh[i][page] = false;
+	}
+}
+
+int x_data_missing(uint32_t i, bool fresh_only)
+{
+	const struct x_lease_plan *l = &x_plan.lease[i];
+	uint32_t page;
+
+	x_result->checked++;
+	for (page = 0; page < l->pages; page++)
+		if ((fresh[i][page] || !fresh_only) && file_value(l->file, l->page + page) != truth[i][page])
+			return (int)page;
+	return -1;
+}
+
+void x_data_landed(const struct x_write *w)
+{
+	const struct x_lease_plan *l = &x_plan.lease[w->lease];
+
+	fresh[w->lease][w->page] = true;
+	truth[w->lease][w->page] = landed[w->lease][w->page] = w->value;
+	/* In the file at once, unless it is staged. */
+	if (file_value(l->file, l->page + w->page) == w->value)
+		files[l->file].dirty[l->page + w->page] = true;
+}
+
+static struct file_data *data_of(const struct sim_inode *inode)
+{
+	uint32_t i;
+
+	for (i = 0; i < x_plan.files; i++)
+		if (x_world.path[i] == inode->path)
+			return &files[i];
+	return NULL;
+}
+
+void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len)
+{
+	struct file_data *f = data_of(inode);
+	uint64_t page;
+
+	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++)
+		f->dirty[page] = true;
+}
+
+void x_data_synced(const struct sim_inode *inode, bool done, int r)
+{
+	struct file_data *f = data_of(inode);
+	uint32_t page;
+
+	for (page = 0; f && page < X_PAGES; page++) {
+		if (!done) {
+			f->taken[page] = f->dirty[page];
+			f->syncing[page] = file_value((uint32_t)(f - files), page);
+			f->dirty[page] = false;
+		} else if (!r && f->taken[page]) {
+			f->durable[page] = f->syncing[page];
+		}
+	}
+}
+
+void x_data_sync_begin(uint32_t i, uint64_t need[X_PAGES])
+{
+	uint32_t page;
+
+	for (page = 0; page < X_PAGES; page++)
+		need[page] = truth[i][page] == landed[i][page] ? landed[i][page] : 0;
+}
+
+int x_data_not_durable(uint32_t i, const uint64_t need[X_PAGES])
+{
+	const struct x_lease_plan *l = &x_plan.lease[i];
+	uint32_t page;
+
+	for (page = 0; page < l->pages; page++)
+		if (files[l->file].durable[l->page + page] < need[page])
+			return (int)page;
+	return -1;
+}
