@@ -95,6 +95,15 @@ static int rearm(struct pinlease_carry *c)
 	return ibv_req_notify_cq(c->cq, 0) ? -EIO : 0;
 }
 
+/*
+ * More than a receive has room for. The receives are ours, so neither status has another cause; soft-RoCE
+ * says the second one.
+ */
+static bool too_long(const struct ibv_wc *wc)
+{
+	return wc->status == IBV_WC_LOC_LEN_ERR || wc->status == IBV_WC_LOC_QP_OP_ERR;
+}
+
 /* A completion of a receive: 1 and the frame, or why the carrier is dead. */
 static int received(struct pinlease_carry *c, const struct ibv_wc *wc, const unsigned char **frame,
 		    uint32_t *len)
@@ -103,7 +112,7 @@ static int received(struct pinlease_carry *c, const struct ibv_wc *wc, const uns
 	int whole;
 
 	if (wc->status != IBV_WC_SUCCESS)
-		return wc->status == IBV_WC_LOC_LEN_ERR ? -EPROTO : -ECONNRESET;
+		return too_long(wc) ? -EPROTO : -ECONNRESET;
 	whole = wc->byte_len < PLC_HEAD ? -EPROTO : plc_frame_len(f->data);
 	if (whole < 0 || (uint32_t)whole != wc->byte_len)
 		return -EPROTO;
