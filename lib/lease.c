@@ -116,10 +116,18 @@ static bool lease_drained(struct pinlease *lease)
 
 bool pl_lease_look(struct pinlease *lease, uint64_t now)
 {
+	struct pinlease_file *file = lease->file;
+
 	if (pl_lease_state(lease) != PINLEASE_BREAKING)
 		return false;
-	if (!lease_drained(lease) && now < lease->until_ns)
-		return false;
+	if (!lease_drained(lease)) {
+		if (now < lease->until_ns)
+			return false;
+		/* What is cut off has to be counted, and the next generation told from it. */
+		if (file->barrier_due)
+			pl_account_barrier();
+		file->barrier_due = false;
+	}
 	lease_set_state(lease, PINLEASE_FENCING);
 	/* Nothing registered, nothing to write: it is fenced by being marked. */
 	if (!lease->reg_count && !pl_lease_writes_back(lease) && !lease->busy) {

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "world.h"
@@ -330,6 +331,70 @@ static void test_own_truncate(struct world *w)
 	race_modes(w, &r);
 }
 
+/*
+ * Between the mark of a break and its membarrier nothing may be summed: another thread's begin,
+ * granted, can be in its store buffer still. The last end pokes just then.
+ */
+static struct {
+	struct pinlease *lease;
+	uint32_t gen, before, after;
+	bool wait;	/* for the deadline, too */
+} gap;
+
+static void end_in_the_gap(void *arg)
+{
+	(void)arg;
+	gap.before = world_state(gap.lease);
+	pinlease_dma_end(gap.lease, 1, gap.gen);
+	if (gap.wait)
+		sim_sleep(SIM_S);
+	gap.after = world_state(gap.lease);
+}
+
+/* Answers how many membarriers the break took. */
+static unsigned int break_with_gap(struct world *w, uint32_t deadline_ms, bool wait)
+{
+	const struct pinlease_opts o = { .deadline_ms = deadline_ms };
+	struct sim_opener *opener;
+	unsigned int made;
+
+	world_open(w, PINLEASE_WRITE);
+	gap.lease = world_lease(w, 0, SIM_PAGE, &o);
+	gap.gen = world_begin(gap.lease, 1);
+	gap.before = gap.after = PINLEASE_INIT;
+	gap.wait = wait;
+	made = sim_calls("membarrier");
+	sim_hook("membarrier", 1, end_in_the_gap, NULL);
+	opener = sim_open(w->path, O_RDWR);
+	assert_true(sim_opener_wait(opener, 10 * SIM_S));
+	made = sim_calls("membarrier") - made;
+	/* The breaker comes back while the opener is there. */
+	sim_sleep(2 * SIM_S);
+	world_opener_in(opener, 2 * SIM_S);
+	assert_int_equal(gap.before, PINLEASE_BREAKING);
+	world_event(w, PINLEASE_EV_BREAK);
+	assert_int_equal(world_event(w, PINLEASE_EV_REVOKED).in_flight, 0);
+	world_close(w);
+	return made;
+}
+
+static void test_end_before_barrier(struct world *w)
+{
+	if (getenv("PL_SIM_NO_MEMBARRIER"))
+		return;
+	assert_int_equal(break_with_gap(w, 1000, false), 1);
+	assert_int_equal(gap.after, PINLEASE_BREAKING);
+}
+
+/* The breaker is held up for longer than the deadline: who fences makes the barrier. */
+static void test_deadline_before_barrier(struct world *w)
+{
+	if (getenv("PL_SIM_NO_MEMBARRIER"))
+		return;
+	assert_int_equal(break_with_gap(w, 100, true), 2);
+	assert_int_equal(gap.after, PINLEASE_REVOKED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -342,6 +407,8 @@ int main(void)
 		world_test(test_sync),
 		world_test(test_mr_add),
 		world_test(test_own_truncate),
+		world_test(test_end_before_barrier),
+		world_test(test_deadline_before_barrier),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
