@@ -32,6 +32,12 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static double median(void)
+{
+	qsort(ratio, pairs, sizeof(ratio[0]), by_size);
+	return (ratio[(pairs - 1) / 2] + ratio[pairs / 2]) / 2;
+}
+
 /* Writes acknowledged from ns on for a window. */
 static uint64_t window(struct ladder *l, uint64_t ns)
 {
@@ -79,15 +85,17 @@ int main(int argc, char **argv)
 	unsigned int i, ms, longest = 0, rounds, every;
 	static struct ladder l;
 	uint64_t acked;
+	double back;
 	bool tcp;
 
 	rt_assert(argc == 2, "usage: ladder_keep FILESYSTEM");
 	kt_init();
 	rt_require();
 	tcp = strcmp(argv[1], "tmpfs");
-	rounds = pl_rounds(PL_R_ladder_breaks);
+	rounds = pl_rounds(tcp ? PL_R_ladder_breaks_tcp : PL_R_ladder_breaks);
 	every = rounds / pl_rounds(PL_R_ladder_pairs);
 	ladder_setup(&l, argv[1], 1, FULL, tcp);
+	l.dev.patient = true;
 	ladder_open(&l, PINLEASE_L_GRANTED, DEADLINE_MS);
 	for (i = 0; i < rounds; i++) {
 		ms = break_under_load(&l, i);
@@ -97,13 +105,13 @@ int main(int argc, char **argv)
 	}
 	acked = atomic_load(&l.link[0].peer->books.acked);
 	ladder_close(&l);
-	qsort(ratio, pairs, sizeof(ratio[0]), by_size);
+	back = median();
 	printf("%s, %s: %u breaks, 1 connection, 0 lost, %llu writes acknowledged, 0 missing, opener held up "
 	       "at "
 	       "most %u ms, throughput within a second of RESTORED %.3f (median of %u pairs, %.3f to %.3f)\n",
 	       argv[1], tcp ? "TCP" : "SEND", rounds, (unsigned long long)acked, longest, ratio[pairs / 2],
 	       pairs, ratio[0], ratio[pairs - 1]);
 	if (pairs >= JUDGED)
-		rt_assert(ratio[pairs / 2] >= 0.95, "throughput does not come back");
+		rt_assert(back >= 0.95, "throughput does not come back");
 	return 0;
 }

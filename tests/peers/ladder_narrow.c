@@ -10,8 +10,8 @@
 
 #define FULL	    (RT_SLOTS * (uint64_t)RT_SLOT)
 #define WRITTEN	    8u /* slots */
-#define LOAD	    100u
-#define BREAKS	    3u
+#define LOAD	    32u
+#define BREAKS	    2u
 #define OTHERS	    16384u /* of a break: messages, wake-ups */
 #define DEADLINE_MS 5000u
 

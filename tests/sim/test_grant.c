@@ -6,37 +6,11 @@
 #include <pinlease/peers.h>
 
 #include "forkguard.h"
-#include "world.h"
+#include "pair.h"
 
 static const struct pinlease_opts staged = { .mode = PINLEASE_MODE_STAGED,
 					     .flags = PINLEASE_L_MANUAL | PINLEASE_L_GRANTED };
 static const struct pinlease_opts plain = { .flags = PINLEASE_L_MANUAL };
-
-struct pair {
-	struct pinlease_grant *grant;
-	struct pinlease_peer *peer;
-};
-
-static unsigned char buf[PINLEASE_MESSAGE_MAX];
-
-static struct pair pair_new(struct pinlease *lease, uint64_t off, uint64_t len)
-{
-	const struct pinlease_grant_opts o = { .size = sizeof(o), .off = off, .len = len };
-	struct pair p = { .grant = NULL };
-	int n;
-
-	assert_int_equal(pinlease_grant_new(lease, &o, &p.grant), 0);
-	n = pinlease_grant_descriptor(p.grant, buf, sizeof(buf));
-	assert_int_equal(n, 64);
-	assert_int_equal(pinlease_peer_attach(buf, (size_t)n, &p.peer), 0);
-	return p;
-}
-
-static void pair_free(struct pair *p)
-{
-	assert_int_equal(pinlease_peer_detach(p->peer), 0);
-	assert_int_equal(pinlease_grant_free(p->grant), 0);
-}
 
 static struct pinlease_peer_key begin(struct pair *p, uint64_t off, uint64_t len)
 {
@@ -56,33 +30,6 @@ static void peer_write(struct pair *p, uint64_t off, uint32_t len, unsigned int 
 	pinlease_peer_end(p->peer, key.gen, 1);
 }
 
-/* Of the owner's to the peer; answers what the peer says. */
-static int tell(struct pair *p, uint32_t flags, int *ret)
-{
-	int n = pinlease_grant_message(p->grant, flags, buf, sizeof(buf));
-
-	assert_true(n >= 0);
-	*ret = n ? pinlease_peer_message(p->peer, buf, (size_t)n) : 0;
-	return n;
-}
-
-static int answer(struct pair *p)
-{
-	int n = pinlease_peer_answer(p->peer, buf, sizeof(buf));
-
-	assert_true(n > 0);
-	return pinlease_grant_received(p->grant, buf, (size_t)n);
-}
-
-static void recall(struct pair *p)
-{
-	int r;
-
-	assert_int_equal(tell(p, 0, &r), 40);
-	assert_int_equal(r, 1);
-	assert_int_equal(tell(p, 0, &r), 0);
-}
-
 static void test_cooperative_peers(struct world *w)
 {
 	struct pinlease_grant *g;
@@ -98,7 +45,7 @@ static void test_cooperative_peers(struct world *w)
 	a = pair_new(lease, 0, 4 * SIM_PAGE);
 	b = pair_new(lease, 4 * SIM_PAGE, 0);
 	assert_int_equal(world_info(lease).in_flight, 2);
-	assert_int_equal(tell(&a, 0, &r), 0);
+	assert_int_equal(pair_tell(&a, 0, &r), 0);
 	rkey = world_view(lease).rkey;
 	assert_int_equal(begin(&a, 0, 1).rkey, rkey);
 	pinlease_peer_end(a.peer, 1, 1);
@@ -111,20 +58,20 @@ static void test_cooperative_peers(struct world *w)
 	assert_int_equal(pinlease_grant_next(lease, g, &g, NULL), 1);
 	assert_ptr_equal(g, b.grant);
 	assert_int_equal(pinlease_grant_next(lease, g, &g, NULL), 0);
-	recall(&a);
-	recall(&b);
-	assert_int_equal(answer(&a), 0);
+	pair_recall(&a);
+	pair_recall(&b);
+	assert_int_equal(pair_answer(&a), 0);
 	sim_sleep(100 * SIM_MS);
 	assert_false(sim_opener_done(o));
-	assert_int_equal(answer(&b), 0);
+	assert_int_equal(pair_answer(&b), 0);
 	world_opener_in(o, 101 * SIM_MS);
 	ev = world_event(w, PINLEASE_EV_REVOKED);
 	assert_int_equal(ev.in_flight, 0);
 	assert_true(sim_file_is(w->path, 5 * SIM_PAGE, SIM_PAGE, 31));
-	assert_int_equal(tell(&a, 0, &r), 0);
-	assert_int_equal(pinlease_grant_descriptor(a.grant, buf, sizeof(buf)), -EAGAIN);
+	assert_int_equal(pair_tell(&a, 0, &r), 0);
+	assert_int_equal(pinlease_grant_descriptor(a.grant, pair_buf, sizeof(pair_buf)), -EAGAIN);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(tell(&a, 0, &r), 64);
+	assert_int_equal(pair_tell(&a, 0, &r), 64);
 	assert_int_equal(r, 0);
 	assert_int_equal(begin(&a, 0, 1).gen, 2);
 	assert_int_equal(begin(&a, 0, 1).rkey, world_view(lease).rkey);
@@ -157,20 +104,20 @@ static void test_silent_peer(struct world *w)
 	world_event(w, PINLEASE_EV_BREAK);
 	assert_int_equal(world_event(w, PINLEASE_EV_REVOKED).in_flight, 1);
 	/* Too late: the peer still has to stop. */
-	recall(&a);
+	pair_recall(&a);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
 	world_event(w, PINLEASE_EV_RESTORED);
 	/* Settled by the fence: the next generation starts with none, nor is the peer given it. */
-	assert_int_equal(tell(&a, 0, &r), 0);
+	assert_int_equal(pair_tell(&a, 0, &r), 0);
 	assert_int_equal(world_info(lease).in_flight, 0);
 	world_opener_in(sim_open(w->path, O_RDWR), SIM_MS);
 	world_event(w, PINLEASE_EV_BREAK);
 	world_event(w, PINLEASE_EV_REVOKED);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(tell(&a, 0, &r), 0);
+	assert_int_equal(pair_tell(&a, 0, &r), 0);
 	/* Till it answers, and is let in again. */
-	assert_int_equal(answer(&a), -ESTALE);
-	assert_int_equal(tell(&a, 0, &r), 64);
+	assert_int_equal(pair_answer(&a), -ESTALE);
+	assert_int_equal(pair_tell(&a, 0, &r), 64);
 	assert_int_equal(begin(&a, 0, 1).gen, 3);
 	pinlease_peer_end(a.peer, 3, 1);
 	pair_free(&a);
@@ -195,8 +142,8 @@ static void test_disconnected_peer(struct world *w)
 	assert_int_equal(pinlease_grant_free(b.grant), 0);
 	world_opener_in(o, 21 * SIM_MS);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(pinlease_grant_message(a.grant, 0, buf, sizeof(buf)), 0);
-	assert_int_equal(pinlease_grant_descriptor(a.grant, buf, sizeof(buf)), -ENOTCONN);
+	assert_int_equal(pinlease_grant_message(a.grant, 0, pair_buf, sizeof(pair_buf)), 0);
+	assert_int_equal(pinlease_grant_descriptor(a.grant, pair_buf, sizeof(pair_buf)), -ENOTCONN);
 	/* A later break costs it nothing. */
 	world_opener_in(sim_open(w->path, O_RDWR), SIM_MS);
 	pair_free(&a);
@@ -223,11 +170,11 @@ static uint64_t written_back(struct world *w, bool both, bool own)
 	before = sim_written();
 	o = sim_open(w->path, O_RDWR);
 	world_event(w, PINLEASE_EV_BREAK);
-	recall(&a);
-	assert_int_equal(answer(&a), 0);
+	pair_recall(&a);
+	assert_int_equal(pair_answer(&a), 0);
 	if (both) {
-		recall(&b);
-		assert_int_equal(answer(&b), 0);
+		pair_recall(&b);
+		assert_int_equal(pair_answer(&b), 0);
 	} else {
 		assert_int_equal(pinlease_grant_disconnected(b.grant), 0);
 	}
@@ -269,18 +216,18 @@ static void test_stale_and_foreign_returns(struct world *w)
 	b = pair_new(lease, 0, 4 * SIM_PAGE);
 	o = sim_open(w->path, O_RDWR);
 	world_event(w, PINLEASE_EV_BREAK);
-	recall(&a);
-	recall(&b);
+	pair_recall(&a);
+	pair_recall(&b);
 	n = pinlease_peer_answer(a.peer, old, sizeof(old));
 	assert_int_equal(pinlease_grant_received(b.grant, old, (size_t)n), -EPROTO);
 	assert_int_equal(pinlease_grant_received(a.grant, old, (size_t)n - 1), -EPROTO);
 	assert_false(sim_opener_done(o));
 	assert_int_equal(pinlease_grant_received(a.grant, old, (size_t)n), 0);
 	assert_int_equal(pinlease_grant_received(a.grant, old, (size_t)n), -ESTALE);
-	assert_int_equal(answer(&b), 0);
+	assert_int_equal(pair_answer(&b), 0);
 	world_opener_in(o, 10 * SIM_MS);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(tell(&a, 0, &r), 64);
+	assert_int_equal(pair_tell(&a, 0, &r), 64);
 	/* Of generation 1: in generation 2 it returns nothing. */
 	assert_int_equal(pinlease_grant_received(a.grant, old, (size_t)n), -ESTALE);
 	assert_int_equal(world_info(lease).in_flight, 1);
@@ -300,12 +247,12 @@ static void test_release_and_taking_back(struct world *w)
 	a = pair_new(lease, 0, 0);
 	assert_int_equal(pinlease_release(lease), -EBUSY);
 	assert_int_equal(world_state(lease), PINLEASE_ACTIVE);
-	assert_int_equal(tell(&a, PINLEASE_GRANT_END, &r), 40);
+	assert_int_equal(pair_tell(&a, PINLEASE_GRANT_END, &r), 40);
 	assert_int_equal(r, 1);
-	assert_int_equal(tell(&a, PINLEASE_GRANT_END, &r), 0);
-	assert_int_equal(answer(&a), 0);
+	assert_int_equal(pair_tell(&a, PINLEASE_GRANT_END, &r), 0);
+	assert_int_equal(pair_answer(&a), 0);
 	assert_int_equal(world_info(lease).in_flight, 0);
-	assert_int_equal(tell(&a, PINLEASE_GRANT_END, &r), 32);
+	assert_int_equal(pair_tell(&a, PINLEASE_GRANT_END, &r), 32);
 	assert_int_equal(pinlease_release(lease), -EBUSY);
 	pair_free(&a);
 	world_close(w);
@@ -321,15 +268,15 @@ static void test_gone_with_the_end_of_the_file(struct world *w)
 	lease = world_lease(w, 0, WORLD_SIZE, &plain);
 	a = pair_new(lease, 0, SIM_PAGE);
 	b = pair_new(lease, 8 * SIM_PAGE, 0);
-	assert_int_equal(tell(&b, PINLEASE_GRANT_END, &r), 40);
-	assert_int_equal(answer(&b), 0);
-	assert_int_equal(tell(&a, PINLEASE_GRANT_END, &r), 40);
-	assert_int_equal(answer(&a), 0);
+	assert_int_equal(pair_tell(&b, PINLEASE_GRANT_END, &r), 40);
+	assert_int_equal(pair_answer(&b), 0);
+	assert_int_equal(pair_tell(&a, PINLEASE_GRANT_END, &r), 40);
+	assert_int_equal(pair_answer(&a), 0);
 	world_opener_in(sim_truncate(w->path, 4 * SIM_PAGE), SIM_MS);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
-	assert_int_equal(tell(&a, 0, &r), 64);
-	assert_int_equal(tell(&b, 0, &r), 32);
-	assert_int_equal(tell(&b, 0, &r), 0);
+	assert_int_equal(pair_tell(&a, 0, &r), 64);
+	assert_int_equal(pair_tell(&b, 0, &r), 32);
+	assert_int_equal(pair_tell(&b, 0, &r), 0);
 	pair_free(&a);
 	pair_free(&b);
 	world_close(w);
@@ -373,9 +320,9 @@ static void test_forked_child(struct world *w)
 	a = pair_new(lease, 0, 0);
 	pl_fork_generation_now++;
 	assert_int_equal(pinlease_grant_new(lease, NULL, &g), -ECHILD);
-	assert_int_equal(pinlease_grant_descriptor(a.grant, buf, sizeof(buf)), -ECHILD);
-	assert_int_equal(pinlease_grant_message(a.grant, 0, buf, sizeof(buf)), -ECHILD);
-	assert_int_equal(pinlease_grant_received(a.grant, buf, 64), -ECHILD);
+	assert_int_equal(pinlease_grant_descriptor(a.grant, pair_buf, sizeof(pair_buf)), -ECHILD);
+	assert_int_equal(pinlease_grant_message(a.grant, 0, pair_buf, sizeof(pair_buf)), -ECHILD);
+	assert_int_equal(pinlease_grant_received(a.grant, pair_buf, 64), -ECHILD);
 	assert_int_equal(pinlease_grant_disconnected(a.grant), -ECHILD);
 	assert_int_equal(pinlease_grant_next(lease, NULL, &g, NULL), -ECHILD);
 	pl_fork_generation_now--;
