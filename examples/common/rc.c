@@ -5,12 +5,14 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <rdma/rdma_cma.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "rc.h"
+#include "common/cm.h"
 
 #define RC_PORT	      1		/* of the device */
 #define RC_PATIENCE_S 10	/* for the rest of a message that has begun, and for the handshake */
@@ -23,22 +25,19 @@ struct endpoint {
 	union ibv_gid gid;
 };
 
+/* Its contexts stay open; a queue pair by rdma_cm takes no others. */
 int rc_dev_open(struct rc_dev *dev)
 {
-	struct ibv_device **list = ibv_get_device_list(NULL);
+	struct ibv_context **list = rdma_get_devices(NULL);
 	struct ibv_port_attr port;
 	int i;
 
 	memset(dev, 0, sizeof(*dev));
-	for (i = 0; list && list[i] && !dev->ctx; i++) {
-		dev->ctx = ibv_open_device(list[i]);
-		if (dev->ctx && (ibv_query_port(dev->ctx, RC_PORT, &port) || port.state != IBV_PORT_ACTIVE)) {
-			ibv_close_device(dev->ctx);
-			dev->ctx = NULL;
-		}
-	}
+	for (i = 0; list && list[i] && !dev->ctx; i++)
+		if (!ibv_query_port(list[i], RC_PORT, &port) && port.state == IBV_PORT_ACTIVE)
+			dev->ctx = list[i];
 	if (list)
-		ibv_free_device_list(list);
+		rdma_free_devices(list);
 	if (!dev->ctx)
 		return -ENODEV;
 	dev->pd = ibv_alloc_pd(dev->ctx);
@@ -53,8 +52,6 @@ void rc_dev_close(struct rc_dev *dev)
 {
 	if (dev->pd)
 		ibv_dealloc_pd(dev->pd);
-	if (dev->ctx)
-		ibv_close_device(dev->ctx);
 	memset(dev, 0, sizeof(*dev));
 }
 
@@ -176,46 +173,39 @@ static int qp_to_rts(struct ibv_qp *qp, uint32_t psn)
 			      IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
-static int make_qp(const struct rc_dev *dev, struct rc_conn *conn)
+static int make_cq(const struct rc_dev *dev, struct rc_conn *conn, struct ibv_qp_init_attr *init)
 {
-	struct ibv_qp_init_attr init = {
-		.qp_type = IBV_QPT_RC,
-		.cap = { .max_send_wr = RC_DEPTH, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
-	};
-
 	conn->cq = ibv_create_cq(dev->ctx, RC_DEPTH + 1, NULL, NULL, 0);
 	if (!conn->cq)
 		return -errno;
-	init.send_cq = init.recv_cq = conn->cq;
-	conn->qp = ibv_create_qp(dev->pd, &init);
-	return conn->qp ? 0 : -errno;
+	*init = (struct ibv_qp_init_attr){
+		.qp_type = IBV_QPT_RC,
+		.send_cq = conn->cq,
+		.recv_cq = conn->cq,
+		.cap = { .max_send_wr = RC_DEPTH, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
+	};
+	return 0;
 }
 
 /*
  * The same on both sides. A side answers with its endpoint before it can receive, so
  * the second exchange, of one byte, makes sure that both can before either goes on.
  */
-static int handshake(const struct rc_dev *dev, struct rc_conn *conn)
+static int connect_by_hand(const struct rc_dev *dev, struct rc_conn *conn, struct ibv_qp_init_attr *init)
 {
-	struct timeval patience = { .tv_sec = RC_PATIENCE_S };
 	struct ibv_port_attr port;
 	struct endpoint self = { 0 }, peer;
 	char ready = 1;
-	int gid_index, r, one = 1;
+	int gid_index, r;
 
-	/* NODELAY: somebody waits for a stop and its answer. */
-	if (setsockopt(conn->sock, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
-	    setsockopt(conn->sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
-	    setsockopt(conn->sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
-		return -errno;
 	if (ibv_query_port(dev->ctx, RC_PORT, &port))
 		return -EIO;
 	gid_index = find_gid(dev, conn->sock, &port, &self.gid);
 	if (gid_index < 0)
 		return gid_index;
-	r = make_qp(dev, conn);
-	if (r)
-		return r;
+	conn->qp = ibv_create_qp(dev->pd, init);
+	if (!conn->qp)
+		return -errno;
 	self.qpn = htobe32(conn->qp->qp_num);
 	self.psn = htobe32(conn->qp->qp_num & 0xffffff);
 	self.lid = htobe16(port.lid);
@@ -234,6 +224,35 @@ static int handshake(const struct rc_dev *dev, struct rc_conn *conn)
 	if (!r)
 		r = read_all(conn->sock, &ready, 1) == 1 ? 0 : -EPROTO;
 	return r;
+}
+
+/* Both sides see the same: who talks to a loopback address has one. */
+static bool on_loopback(int sock)
+{
+	struct sockaddr_in at = { 0 };
+	socklen_t len = sizeof(at);
+
+	return !getsockname(sock, (struct sockaddr *)&at, &len) &&
+	       ntohl(at.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
+static int handshake(const struct rc_dev *dev, struct rc_conn *conn, bool accepts)
+{
+	struct timeval patience = { .tv_sec = RC_PATIENCE_S };
+	struct ibv_qp_init_attr init;
+	int r, one = 1;
+
+	/* NODELAY: somebody waits for a stop and its answer. */
+	if (setsockopt(conn->sock, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
+	    setsockopt(conn->sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
+	    setsockopt(conn->sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)))
+		return -errno;
+	r = make_cq(dev, conn, &init);
+	if (r)
+		return r;
+	if (on_loopback(conn->sock))
+		return connect_by_hand(dev, conn, &init);
+	return accepts ? cm_accept(dev, conn, &init) : cm_connect(dev, conn, &init);
 }
 
 int rc_listen(const char *port)
@@ -261,7 +280,7 @@ int rc_accept(const struct rc_dev *dev, int listener, struct rc_conn *conn)
 	*conn = (struct rc_conn){ .sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC) };
 	if (conn->sock < 0)
 		return -errno;
-	r = handshake(dev, conn);
+	r = handshake(dev, conn, true);
 	if (r)
 		rc_close(conn);
 	return r;
@@ -279,7 +298,7 @@ int rc_connect(const struct rc_dev *dev, const char *host, const char *port, str
 		r = -errno;
 	freeaddrinfo(ai);
 	if (!r)
-		r = handshake(dev, conn);
+		r = handshake(dev, conn, false);
 	if (r)
 		rc_close(conn);
 	return r;
@@ -287,6 +306,7 @@ int rc_connect(const struct rc_dev *dev, const char *host, const char *port, str
 
 void rc_close(struct rc_conn *conn)
 {
+	cm_close(conn);
 	if (conn->qp)
 		ibv_destroy_qp(conn->qp);
 	if (conn->cq)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the RDMA examples and the demo share: a device, a reliable connection over it
- * that is made through a TCP socket, and small messages on that socket. Nothing in here
- * knows of libpinlease.
+ * that is made beside a TCP socket, by rdma_cm (cm.h) or by hand, and small messages on that
+ * socket. Nothing in here knows of libpinlease.
  *
  * The socket stays open beside the queue pair, because one-sided reads and writes tell
  * the other side nothing: through it the owner of the memory says what may be reached
@@ -19,6 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct rdma_cm_id;
+struct rdma_event_channel;
+
 #define RC_DEPTH     16	 /* operations in flight on a connection */
 #define RC_BYTES_MAX 4096 /* of one message */
 
@@ -31,6 +34,8 @@ struct rc_conn {
 	int sock;
 	struct ibv_cq *cq;
 	struct ibv_qp *qp;
+	struct rdma_cm_id *id;			/* NULL if it was connected by hand */
+	struct rdma_event_channel *events;	/* of id */
 };
 
 enum rc_msg_type {
