@@ -151,10 +151,12 @@ static void turn_event(struct ladder *l, const struct pinlease_event *ev)
 	case PINLEASE_EV_REVOKED:
 		l->revoked++;
 		l->cut = ev->in_flight;
+		l->revoked_ns = kt_now();
 		break;
 	case PINLEASE_EV_RESTORED:
 		l->restored++;
 		l->restored_ns = kt_now();
+		l->pause_ns = l->restored_ns - l->revoked_ns;
 		break;
 	default:
 		rt_die(__FILE__, __LINE__, "event %u, err %d", ev->type, ev->err);
@@ -207,8 +209,10 @@ static int opener_main(const void *arg)
 
 struct kt_call *ladder_break(struct ladder *l)
 {
-	struct kt_call *call = kt_call_start(opener_main, &l->opener, sizeof(l->opener));
+	struct kt_call *call;
 
+	ladder_until(l, kt_now() >= l->restored_ns + l->pause_ns, "time to pass");
+	call = kt_call_start(opener_main, &l->opener, sizeof(l->opener));
 	rt_assert(call, "no process for the opener");
 	return call;
 }
@@ -283,6 +287,7 @@ void ladder_close(struct ladder *l)
 	}
 	rt_assert(!pinlease_release(l->lease) && !pinlease_file_close(l->file) && !pinlease_ctx_free(l->ctx),
 		  "release");
+	l->pause_ns = 0;
 	last_look(l);
 	kt_rdma_close(&l->dev);
 	kt_fs_drop(&l->fs);

@@ -63,7 +63,8 @@ struct ladder {
 	uint32_t links;
 	unsigned int broken, revoked, restored;	/* events so far */
 	uint64_t cut;				/* in flight at the last REVOKED */
-	uint64_t restored_ns;			/* when the last RESTORED was taken */
+	uint64_t revoked_ns, restored_ns;	/* when the last of them was taken */
+	uint64_t pause_ns;			/* how long the lease was away */
 };
 
 /* Before anything else: the file system, a file of full bytes, the processes of peers (port: over TCP). */
@@ -72,7 +73,10 @@ void ladder_setup(struct ladder *l, const char *fs, uint32_t peers, uint64_t ful
 void ladder_open(struct ladder *l, uint32_t flags, uint32_t deadline_ms);
 /* One turn of the owner's loop, a millisecond at most. */
 void ladder_turn(struct ladder *l);
-/* Opens the file; returns at once. */
+/*
+ * Opens the file; does not wait till it is open. Not sooner after the last restore than that came after its
+ * break: the library would take longer and longer to restore (pinlease_states(7)), and the test to end.
+ */
 struct kt_call *ladder_break(struct ladder *l);
 /* Till it has closed the file again: ms that its open took. It must have found nothing missing. */
 unsigned int ladder_opener_ms(struct ladder *l, struct kt_call *call);
