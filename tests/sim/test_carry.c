@@ -15,7 +15,7 @@
 
 #include "world.h"
 
-#define PATIENCE_MS 60
+#define PATIENCE_MS 250
 
 static const struct pinlease_opts manual = { .flags = PINLEASE_L_MANUAL };
 static const struct pinlease_carry_opts brief = { .size = sizeof(brief), .timeout_ms = PATIENCE_MS };
