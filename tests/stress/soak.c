@@ -161,6 +161,7 @@ static void bury(unsigned int i)
 		for (unsigned int s = 0; s < SOAK_SLOTS; s++)
 			if (atomic_load(&f->slot[s].state) != SLOT_NONE)
 				atomic_store(&f->slot[s].state, SLOT_DEAD);
+		judge_killed(f);
 		look_once(f);
 		for (unsigned int s = 0; s < SOAK_SLOTS; s++)
 			atomic_store(&f->slot[s].state, SLOT_NONE);
@@ -325,6 +326,8 @@ static void print_counts(void)
 	show("writes acknowledged", N(writes));
 	show("  bytes", N(writes) * SOAK_BLOCK);
 	show("  cut off", N(cut_off));
+	show("  outrun by a break and a restore", N(outrun));
+	show("    in the file", N(excused_outrun));
 	show("syncs", N(syncs));
 	show("changes of the owner's own", N(changes));
 	show("opens", N(opens));

@@ -44,9 +44,12 @@
 #define SOAK_STUCK_NS	(4000 * SOAK_MS) /* an opener whose owner runs */
 #define SOAK_WAIT_NS	(20000 * SOAK_MS) /* for an outcome, whatever happens: owners are stopped for 6 s */
 
+#define SOAK_PENDING	(1ull << 63)
+
 struct block {
 	_Atomic uint64_t settled, acked, posted;
 	_Atomic uint64_t zero;	/* the number that zeros stand for: of the last punch or extension */
+	_Atomic uint64_t posting; /* a write that is being posted, SOAK_PENDING; see judge_posted() */
 };
 
 enum slot_state { SLOT_NONE, SLOT_HELD, SLOT_REVOKED, SLOT_LOST, SLOT_DEAD };
@@ -82,7 +85,7 @@ struct counts {
 	_Atomic uint64_t leases, pinned, refused;
 	_Atomic uint64_t writes, cut_off, syncs, changes, forks, killed, stopped, stopped_long;
 	_Atomic uint64_t opens, foreign, cuts, punches, busy, looked, excused_lost, excused_dead;
-	_Atomic uint64_t unexplained, blocked_max, late;
+	_Atomic uint64_t unexplained, blocked_max, late, outrun, excused_outrun;
 };
 
 struct soak {
@@ -121,6 +124,14 @@ void judge_look(struct soak_file *f, int fd, uint64_t in_ns, struct look *look);
 /* The same bytes as in look? Says what changed. */
 void judge_still(struct soak_file *f, int fd, const struct look *look);
 uint64_t judge_draw(struct soak_file *f, unsigned int block);		/* the next number */
+/*
+ * Around the posting of a write, after its number was drawn. Who is not run in between for so
+ * long that the lease was revoked and restored may write over an opener's newer number, and
+ * nothing is wrong with that: outrun says that it may have been so.
+ */
+void judge_posting(struct soak_file *f, unsigned int block, uint64_t seq);
+void judge_posted(struct soak_file *f, unsigned int block, uint64_t seq, bool outrun);
+void judge_killed(struct soak_file *f); /* its owner, who may have been posting */
 void judge_wrote(struct soak_file *f, unsigned int block, uint64_t seq); /* acked and settled */
 void judge_zeroed(struct soak_file *f, unsigned int block);		/* before it is */
 

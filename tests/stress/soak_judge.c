@@ -54,6 +54,23 @@ uint64_t judge_draw(struct soak_file *f, unsigned int block)
 	return atomic_fetch_add(&f->block[block].posted, 1) + 1;
 }
 
+void judge_posting(struct soak_file *f, unsigned int block, uint64_t seq)
+{
+	atomic_store(&f->block[block].posting, seq | SOAK_PENDING);
+}
+
+void judge_posted(struct soak_file *f, unsigned int block, uint64_t seq, bool outrun)
+{
+	atomic_store(&f->block[block].posting, outrun ? seq : 0);
+	soak_count(&soak->n.outrun, outrun);
+}
+
+void judge_killed(struct soak_file *f)
+{
+	for (unsigned int i = 0; i < soak->blocks; i++)
+		atomic_fetch_and(&f->block[i].posting, ~SOAK_PENDING);
+}
+
 void judge_wrote(struct soak_file *f, unsigned int block, uint64_t seq)
 {
 	soak_max(&f->block[block].acked, seq);
@@ -149,6 +166,17 @@ static bool excused(struct soak_file *f, unsigned int block, uint64_t in_ns)
 	return r;
 }
 
+/* Once only, so that what is written late after that is found. */
+static bool outrun(struct block *b, uint64_t low, uint64_t in_ns)
+{
+	while (atomic_load(&b->posting) == (low | SOAK_PENDING) && kt_now() < in_ns + SOAK_WAIT_NS)
+		kt_sleep_ms(1);
+	if (!atomic_compare_exchange_strong(&b->posting, &low, 0))
+		return false;
+	soak_count(&soak->n.excused_outrun, 1);
+	return true;
+}
+
 static void wrong(struct soak_file *f, unsigned int block, struct range is, uint64_t acked, uint64_t posted)
 {
 	struct slot *s = slot_of(f, block);
@@ -169,7 +197,8 @@ static void look_at(struct soak_file *f, unsigned int block, const uint64_t *wor
 
 	if (is.low < acked || is.high > posted) {
 		/* Not NOBODY's, whatever was lost. */
-		if (is.high > posted || is.low < atomic_load(&b->settled) || !excused(f, block, in_ns))
+		if (is.high > posted || (!outrun(b, is.low, in_ns) && (is.low < atomic_load(&b->settled) ||
+								       !excused(f, block, in_ns))))
 			wrong(f, block, is, acked, posted);
 		atomic_store(&b->acked, is.low < posted ? is.low : posted);
 	}

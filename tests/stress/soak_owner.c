@@ -4,8 +4,6 @@
  * its device write into them until a random moment, and answers breaks as a good application or
  * a bad one. It may be killed or stopped anywhere.
  */
-#include "soak.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -16,43 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "soak_owner.h"
+
 #define SESSION_MS 600u
 #define STEP_US	   800u
 #define SLEEPER	   "/bin/sleep"
 
 extern char **environ;
-
-struct write {
-	struct pinlease *lease;	/* NULL: the request is free */
-	unsigned int block;
-	uint64_t seq;
-};
-
-struct leased {
-	struct pinlease *lease;	/* NULL: none */
-	struct slot *slot;
-	uint32_t flags;
-	bool uncounted, lost_told, settled;
-};
-
-struct owner {
-	unsigned int number, seed;
-	struct soak_owner *mine;
-	struct pinlease_ctx *ctx;
-	struct device *device;
-	struct write write[SOAK_DEPTH];
-	bool busy[SOAK_BLOCKS];	/* one write of a block at a time */
-	struct soak_file *f;
-	struct pinlease_file *file;
-	struct leased leased[SOAK_SLOTS];
-	uint64_t until;		/* the session's end, ns */
-	struct look look;
-};
-
-static bool chance(struct owner *o, unsigned int one_in)
-{
-	return !soak_roll(&o->seed, one_in);
-}
 
 /* Writes */
 
@@ -66,13 +34,14 @@ static bool take(struct owner *o, unsigned int ms)
 	w = &o->write[done.request];
 	if (done.ok)
 		soak_max(&o->f->block[w->block].acked, w->seq);
+	o->unsaved |= done.ok;
 	soak_count(done.ok ? &soak->n.writes : &soak->n.cut_off, 1);
 	o->busy[w->block] = false;
 	w->lease = NULL;
 	return true;
 }
 
-static void take_all(struct owner *o)
+void take_all(struct owner *o)
 {
 	uint64_t until = kt_now() + SOAK_WAIT_NS;
 
@@ -83,168 +52,39 @@ static void take_all(struct owner *o)
 		soak_report(o->f, "owner %u: a write never completed", o->number);
 }
 
+static uint32_t generation(struct owner *o, const struct leased *l)
+{
+	struct pinlease_lease_info info = { .size = sizeof(info) };
+	int r = pinlease_lease_info(l->lease, &info);
+
+	if (r)
+		soak_report(o->f, "lease_info: %s", strerror(-r));
+	return info.gen;
+}
+
 static void write_one(struct owner *o, struct leased *l)
 {
 	unsigned int within = soak_roll(&o->seed, atomic_load(&l->slot->count)), i = 0;
 	unsigned int block = atomic_load(&l->slot->first) + within;
 	uint64_t seq;
+	uint32_t gen;
 	int r;
 
 	while (i < SOAK_DEPTH && o->write[i].lease)
 		i++;
 	if (i == SOAK_DEPTH || o->busy[block])
 		return;
+	gen = generation(o, l);
 	seq = judge_draw(o->f, block);
+	judge_posting(o->f, block, seq);
 	judge_stamp(o->f, block, seq, device_source(o->device, i));
 	r = device_write(o->device, l->lease, i, within * SOAK_BLOCK, l->uncounted);
+	judge_posted(o->f, block, seq, !r && generation(o, l) != gen);
 	if (!r) {
 		o->write[i] = (struct write){ .lease = l->lease, .block = block, .seq = seq };
 		o->busy[block] = true;
 	} else if (r != -EAGAIN && r != -ESTALE && r != -ERANGE && r != -EBUSY) {
 		soak_report(o->f, "owner %u: write: %s", o->number, strerror(-r));
-	}
-}
-
-/* What has become of the leases, for the judge */
-
-static uint64_t missing_of(struct leased *l)
-{
-	uint64_t off = 0, len, from = 0, bits = 0, b;
-	int r;
-
-	while ((r = pinlease_dirty_next(l->lease, from, &off, &len)) == 1) {
-		for (b = off / SOAK_BLOCK; b * SOAK_BLOCK < off + len; b++)
-			bits |= 1ull << (atomic_load(&l->slot->first) + b);
-		from = off + len;
-	}
-	if (r && r != -ERANGE)
-		soak_report(NULL, "dirty_next: %s", strerror(-r));
-	return bits;
-}
-
-static void hear(struct owner *o);
-
-/*
- * LOST: the blocks that are not in the file are named, and what the file has instead is from
- * now on what is in them: the lease will come back with that. The opener that looks at them now
- * may be waiting for what is to be said of the other lease.
- */
-static void settle_lost(struct owner *o)
-{
-	int fd;
-
-	while (!judge_try_lock(o->f)) {
-		hear(o);
-		kt_sleep_ms(1);
-	}
-	fd = open(o->f->path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		soak_report(o->f, "open: %s", strerror(errno));
-	else
-		judge_look(o->f, fd, kt_now(), &o->look);
-	close(fd);
-	judge_unlock(o->f);
-}
-
-static void publish_lost(struct owner *o, struct leased *l)
-{
-	uint64_t missing;
-
-	take_all(o);
-	missing = missing_of(l);
-	atomic_store(&l->slot->missing, missing);
-	soak_count(&soak->n.lost_blocks, (uint64_t)__builtin_popcountll(missing));
-	atomic_store(&l->slot->state, SLOT_LOST);
-}
-
-static void publish(struct owner *o, struct leased *l)
-{
-	struct pinlease_lease_info info = { .size = sizeof(info) };
-	uint64_t now = kt_now();
-	int r = pinlease_lease_info(l->lease, &info);
-
-	if (r)
-		soak_report(o->f, "lease_info: %s", strerror(-r));
-	if (info.state == PINLEASE_LOST && l->lost_told) {
-		if (atomic_load(&l->slot->state) != SLOT_LOST)
-			publish_lost(o, l);
-	} else {
-		atomic_store(&l->slot->state,
-			     info.state == PINLEASE_REVOKED ? SLOT_REVOKED : SLOT_HELD);
-	}
-	atomic_store(&l->slot->since, now);
-}
-
-static struct leased *leased_of(struct owner *o, const struct pinlease *lease)
-{
-	for (unsigned int i = 0; i < SOAK_SLOTS; i++)
-		if (o->leased[i].lease == lease)
-			return &o->leased[i];
-	return NULL;
-}
-
-static void told_lost(struct owner *o, struct leased *l, const struct pinlease_event *ev)
-{
-	l->lost_told = true;
-	l->settled = false;
-	soak_count(&soak->n.lost, 1);
-	/* Nothing else on this machine is as slow as a stop. */
-	if (!atomic_load(&o->mine->ran_ns) ||
-	    kt_now() - atomic_load(&o->mine->ran_ns) > 2 * SOAK_STUCK_NS) {
-		soak_count(&soak->n.unexplained, 1);
-		soak_report(o->f, "owner %u: LOST without having been stopped, %llu bytes, error %d",
-			    o->number, (unsigned long long)ev->lost_bytes, ev->err);
-	}
-}
-
-static void told(struct owner *o, const struct pinlease_event *ev)
-{
-	struct leased *l = leased_of(o, ev->lease);
-
-	switch (ev->type) {
-	case PINLEASE_EV_BREAK:
-		soak_count(&soak->n.breaks, 1);
-		/* Who does not acknowledge is waited for until the deadline. */
-		if ((l->flags & PINLEASE_L_ACK) && !chance(o, 4))
-			pinlease_ack(ev->lease, ev->gen);
-		break;
-	case PINLEASE_EV_REVOKED:
-		soak_count(&soak->n.revoked, 1);
-		break;
-	case PINLEASE_EV_RESTORED:
-		soak_count(&soak->n.restored, 1);
-		l->lost_told = false;
-		break;
-	case PINLEASE_EV_RESTORE_FAILED:
-		soak_count(&soak->n.restore_failed, 1);
-		break;
-	case PINLEASE_EV_LOST:
-		told_lost(o, l, ev);
-		break;
-	}
-}
-
-/* Events, and what they come to, for the judge. */
-static void hear(struct owner *o)
-{
-	struct pinlease_event ev = { .size = sizeof(ev) };
-
-	while (pinlease_ctx_next_event(o->ctx, &ev) == 1)
-		told(o, &ev);
-	for (unsigned int i = 0; i < SOAK_SLOTS; i++)
-		if (o->leased[i].lease)
-			publish(o, &o->leased[i]);
-}
-
-static void settle(struct owner *o)
-{
-	for (unsigned int i = 0; i < SOAK_SLOTS; i++) {
-		struct leased *l = &o->leased[i];
-
-		if (!l->lease || l->settled || atomic_load(&l->slot->state) != SLOT_LOST)
-			continue;
-		settle_lost(o);
-		l->settled = true;
 	}
 }
 
@@ -259,6 +99,7 @@ static void sync_lease(struct owner *o, struct leased *l)
 		acked[i] = atomic_load(&o->f->block[first + i].acked);
 	if (pinlease_sync(l->lease, 0, 0, 0))
 		return;
+	o->unsaved = false;
 	for (i = 0; i < count; i++)
 		soak_max(&o->f->block[first + i].settled, acked[i]);
 	soak_count(&soak->n.syncs, 1);
@@ -316,10 +157,13 @@ static bool all_staged(const struct owner *o)
 	return true;
 }
 
-/* For longer than lease-break-time: only where the table promises that nothing is written late. */
+/*
+ * For longer than lease-break-time: only where the table promises that nothing is written late,
+ * and when there is something to lose.
+ */
 static void maybe_stop(struct owner *o)
 {
-	if (!atomic_load(&o->mine->stop_wanted) || !all_staged(o))
+	if (!atomic_load(&o->mine->stop_wanted) || !o->unsaved || !all_staged(o))
 		return;
 	atomic_store(&o->mine->stop_wanted, false);
 	atomic_store(&o->mine->stopped, true);
@@ -426,6 +270,7 @@ static void use(struct owner *o)
 	unsigned int half = 1 + soak_roll(&o->seed, soak->blocks - 1), i;
 	bool any;
 
+	o->unsaved = false;
 	any = acquire(o, &o->leased[0], 0, half);
 	any |= chance(o, 2) && acquire(o, &o->leased[1], half, soak->blocks - half);
 	o->until = kt_now() + (1 + soak_roll(&o->seed, SESSION_MS)) * SOAK_MS;
