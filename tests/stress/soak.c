@@ -28,7 +28,8 @@
 #define LONG_STOP_MS  6000u /* between two stops beyond lease-break-time, about */
 #define TOLD_MAX      20u   /* violations that are spelled out */
 #define RSS_SLACK_KIB 2048
-#define LEAST_WRITES  1000u
+#define LEAST_NATIVE  1000u /* writes */
+#define LEAST_RDMA    100u
 
 struct soak *soak;
 
@@ -239,7 +240,7 @@ static void run(void)
 		for (i = 0; i < SOAK_OWNERS; i++)
 			let_run(i, now);
 		if (now > fault) {
-			fault = now + (1 + soak_roll(&seed, 2 * FAULT_MS)) * SOAK_MS;
+			fault = now + (1 + soak_roll(&seed, 2 * FAULT_MS * soak->slow)) * SOAK_MS;
 			if (soak_roll(&seed, 2))
 				kill_owner(SOAK_STEADY + soak_roll(&seed, SOAK_OWNERS - SOAK_STEADY));
 			else
@@ -350,10 +351,11 @@ static void print_counts(void)
 /* A run in which nothing happened proves nothing. */
 static void happened(void)
 {
-	if (!N(breaks) || !N(revoked) || !N(restored) || !N(pinned) || N(writes) < LEAST_WRITES ||
-	    !N(looked) || !N(foreign) || !N(cuts) || !N(killed) || !N(stopped) || !N(forks))
+	if (!N(breaks) || !N(revoked) || !N(restored) || !N(pinned) ||
+	    N(writes) < (soak->rdma ? LEAST_RDMA : LEAST_NATIVE) || !N(looked) ||
+	    !N(foreign) || !N(cuts) || !N(killed) || !N(stopped) || !N(forks))
 		soak_report(NULL, "too little has happened");
-	if (soak->seconds >= 60 && (!N(stopped_long) || !N(lost) || !N(excused_dead)))
+	if (soak->seconds >= 60 && (!N(stopped_long) || !N(lost_blocks) || !N(excused_dead)))
 		soak_report(NULL, "nobody has lost anything");
 }
 
@@ -376,6 +378,7 @@ static bool parse(int argc, char **argv)
 		return false;
 	soak->rdma = !strcmp(argv[1], "rdma");
 	soak->seconds = pl_rounds(soak->rdma ? PL_R_soak_rdma_seconds : PL_R_soak_seconds);
+	soak->slow = soak->rdma ? 4 : 1;
 	soak->blocks = soak->rdma ? SOAK_BLOCKS / 4 : SOAK_BLOCKS;
 	soak->seed = (unsigned int)time(NULL);
 	for (i = 2; i < argc; i++) {

@@ -91,6 +91,7 @@ struct counts {
 struct soak {
 	bool rdma, plant;
 	unsigned int seed, seconds, blocks;
+	unsigned int slow;		/* an emulated machine needs so many times the time for a session */
 	_Atomic bool stop;		/* openers and owners come to their end */
 	_Atomic bool halt;		/* openers only */
 	_Atomic uint64_t violations;
@@ -145,6 +146,7 @@ int owner_main(const void *arg);
 
 /* soak_weigh.c: called between two sessions. */
 void weigh(struct soak_owner *m);
+bool leaks(void); /* at the end, and known only under a sanitizer */
 
 /* soak_device.c: what writes. Numbers of requests are below SOAK_DEPTH. */
 struct device;

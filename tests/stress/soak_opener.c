@@ -154,7 +154,7 @@ int opener_main(const void *arg)
 				cut_or_extend(&o, f);
 			judge_unlock(f);
 		}
-		usleep(soak_roll(&o.seed, PAUSE_US));
+		usleep(soak_roll(&o.seed, PAUSE_US * soak->slow));
 	}
 	return 0;
 }

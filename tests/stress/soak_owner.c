@@ -168,7 +168,7 @@ static void maybe_stop(struct owner *o)
 	atomic_store(&o->mine->stop_wanted, false);
 	atomic_store(&o->mine->stopped, true);
 	raise(SIGSTOP);
-	o->until = kt_now() + SESSION_MS * SOAK_MS;
+	o->until = kt_now() + SESSION_MS * soak->slow * SOAK_MS;
 }
 
 static void restore(struct owner *o, struct leased *l)
@@ -273,7 +273,7 @@ static void use(struct owner *o)
 	o->unsaved = false;
 	any = acquire(o, &o->leased[0], 0, half);
 	any |= chance(o, 2) && acquire(o, &o->leased[1], half, soak->blocks - half);
-	o->until = kt_now() + (1 + soak_roll(&o->seed, SESSION_MS)) * SOAK_MS;
+	o->until = kt_now() + (1 + soak_roll(&o->seed, SESSION_MS * soak->slow)) * SOAK_MS;
 	while (any && kt_now() < o->until) {
 		struct leased *l = &o->leased[soak_roll(&o->seed, SOAK_SLOTS)];
 
@@ -340,5 +340,7 @@ int owner_main(const void *arg)
 	r = pinlease_ctx_free(o.ctx);
 	if (r)
 		soak_report(NULL, "ctx_free: %s", strerror(-r));
+	if (leaks())
+		soak_report(NULL, "owner %u leaks", o.number);
 	return r;
 }
