@@ -135,6 +135,18 @@ struct pl_event_box *pl_event_next(struct pl_event_queue *q, struct pinlease_eve
 	return box;
 }
 
+bool pl_event_untaken(struct pl_event_queue *q, const struct pl_event_box *box, uint32_t type)
+{
+	bool found = false;
+	uint8_t i;
+
+	pthread_mutex_lock(&q->lock);
+	for (i = 0; i < box->count; i++)
+		found |= box->order[i] == type;
+	pthread_mutex_unlock(&q->lock);
+	return found;
+}
+
 void pl_event_purge(struct pl_event_queue *q, struct pl_event_box *box)
 {
 	pthread_mutex_lock(&q->lock);

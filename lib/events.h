@@ -44,6 +44,8 @@ void pl_events_wake(struct pl_event_queue *q);
 /* The next event and the box it came from, or NULL. Fills what pl_event_put takes. */
 struct pl_event_box *pl_event_next(struct pl_event_queue *q, struct pinlease_event *ev,
 				   void (*fill)(struct pl_event_box *box, struct pinlease_event *ev));
+/* Has nobody taken an event of this type yet? */
+bool pl_event_untaken(struct pl_event_queue *q, const struct pl_event_box *box, uint32_t type);
 void pl_event_purge(struct pl_event_queue *q, struct pl_event_box *box);
 
 #endif

@@ -73,7 +73,7 @@ void pl_lease_queue(struct pinlease *lease, uint64_t due)
 void pl_lease_activate(struct pinlease *lease)
 {
 	lease->fenced = lease->written = lease->lost = false;
-	lease->gave_up = lease->sync_failed = false;
+	lease->gave_up = lease->sync_failed = lease->loss_answered = false;
 	lease->ack_due = false;
 	lease->err = 0;
 	lease->cut = 0;

@@ -51,8 +51,10 @@ static int release_drain(struct pinlease *lease)
 static int release_refuse(struct pinlease *lease, int err)
 {
 	lease->releasing = lease->waited = false;
-	if (pl_lease_state(lease) == PINLEASE_FENCING)
+	if (pl_lease_state(lease) == PINLEASE_FENCING) {
 		pl_lease_revoke(lease, true);
+		lease->loss_answered = true;
+	}
 	pl_events_wake(&lease->file->env->events);
 	return err;
 }
@@ -72,7 +74,13 @@ int pl_lease_release(struct pinlease *lease)
 	was_lost = pl_lease_state(lease) == PINLEASE_LOST;
 	while (lease->busy)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
-	was_lost &= pl_lease_state(lease) == PINLEASE_LOST;
+	/*
+	 * An event that nobody has taken has told nobody, and is dropped with the lease: then this
+	 * answer says it, once, and what is kept can still be saved.
+	 */
+	was_lost &= pl_lease_state(lease) == PINLEASE_LOST &&
+		    (lease->loss_answered ||
+		     !pl_event_untaken(&file->env->events, &lease->box, PINLEASE_EV_LOST));
 	if (pl_lease_state(lease) == PINLEASE_ACTIVE) {
 		pl_lease_break(lease, 0, pl_sys_now() + pl_lease_deadline(lease), 0, lease->now_len);
 		pl_account_barrier();
@@ -85,6 +93,7 @@ int pl_lease_release(struct pinlease *lease)
 	if (lease->lost && !was_lost) {
 		int err = release_refuse(lease, lease->err);
 
+		lease->loss_answered = true;
 		pthread_mutex_unlock(&file->lock);
 		return err;
 	}

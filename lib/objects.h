@@ -151,6 +151,7 @@ struct pinlease {
 	bool redirty;				/* not staged: pages are called clean that were not written */
 	bool waited;				/* a release or own change takes it on from FENCING */
 	bool releasing, gave_up;
+	bool loss_answered;			/* LOST: a release has said so */
 	bool orphan;				/* INIT: its acquire failed, but it is registered */
 };
 

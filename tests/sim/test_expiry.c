@@ -197,6 +197,7 @@ static void stopped_while_writing(struct world *w, struct call *c)
 	sim_thread_join(t);
 	assert_int_equal(sim_calls("pwrite"), 1);
 	world_reach(c->lease, PINLEASE_LOST);
+	world_take_events(w);
 	assert_int_equal(pinlease_release(c->lease), 0);
 	world_forget(w, c->lease);
 	sim_clear();
@@ -231,6 +232,30 @@ static void test_dereg_fails_once(struct world *w)
 	world_event(w, PINLEASE_EV_BREAK);
 	world_event(w, PINLEASE_EV_REVOKED);
 	world_reach(lease, PINLEASE_ACTIVE);
+	world_close(w);
+}
+
+/* Dropped with the lease, its events tell nobody: then the answer does, and what is kept can be had. */
+static void test_release_tells_what_no_event_did(struct world *w)
+{
+	const char *other = sim_file("other", 0);
+	struct pinlease *lease;
+	int fd;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, SIM_PAGE, 4 * SIM_PAGE, &staged);
+	world_write(lease, 0, 4 * SIM_PAGE, 45);
+	sim_stop();
+	stopped_past_the_limit(sim_truncate(w->path, WORLD_SIZE));
+	world_reach(lease, PINLEASE_LOST);
+	assert_int_equal(pinlease_release(lease), -ETIME);
+	fd = open(other, O_RDWR);
+	assert_int_equal(pinlease_save(lease, fd), 0);
+	close(fd);
+	assert_true(sim_file_is(other, SIM_PAGE, 4 * SIM_PAGE, 45));
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	world_no_event(w);
 	world_close(w);
 }
 
@@ -410,6 +435,7 @@ int main(void)
 		world_test(test_dereg_fails_always),
 		world_test(test_dereg_works_again_after_lost),
 		world_test(test_dereg_works_again_in_time),
+		world_test(test_release_tells_what_no_event_did),
 		world_test(test_release_without_dereg),
 		world_test(test_one_of_two_registrations_stuck),
 		world_test(test_dereg_takes_long),

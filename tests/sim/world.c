@@ -66,8 +66,18 @@ void world_forget(struct world *w, struct pinlease *lease)
 			w->lease[i] = NULL;
 }
 
+void world_take_events(struct world *w)
+{
+	struct pinlease_event ev = { .size = sizeof(ev) };
+
+	while (pinlease_ctx_next_event(w->ctx, &ev) == 1)
+		;
+}
+
 void world_close(struct world *w)
 {
+	/* A release says what no event that was taken has said. */
+	world_take_events(w);
 	while (w->leases)
 		assert_int_equal(pinlease_release(w->lease[--w->leases]), 0);
 	assert_int_equal(pinlease_file_close(w->file), 0);

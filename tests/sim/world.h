@@ -60,6 +60,7 @@ void world_forget(struct world *w, struct pinlease *lease); /* the test has rele
 /* The next event is of this type; waits 200 s at most. */
 struct pinlease_event world_event(struct world *w, uint32_t type);
 void world_no_event(struct world *w);
+void world_take_events(struct world *w); /* all there are */
 
 struct pinlease_view world_view(struct pinlease *lease);
 struct pinlease_lease_info world_info(struct pinlease *lease);
