@@ -43,5 +43,5 @@ PL_ROUNDS(kernel_kill_control, 60, 60)	/* kernel: at most, till a write is late 
 PL_ROUNDS(kernel_death_rounds, 12, 80)	/* kernel: anchored owners killed, no RDMA */
 PL_ROUNDS(kernel_death_control, 20, 20) /* kernel: at most, till a lease dies before an older fd */
 PL_ROUNDS(account_line_rounds, 20, 200)	/* unit: 64 threads over 1,000 accounts */
-PL_ROUNDS(soak_seconds, 60, 1800)	/* stress: of the soak with io_uring, and ... */
+PL_ROUNDS(soak_seconds, 60, 1800)	/* stress: of the soak with io_uring (sanitized: a tenth), and ... */
 PL_ROUNDS(soak_rdma_seconds, 60, 1200)	/* stress: ... with RDMA in a guest */

@@ -146,6 +146,7 @@ int owner_main(const void *arg);
 
 /* soak_weigh.c: called between two sessions. */
 void weigh(struct soak_owner *m);
+bool is_sanitized(void);
 bool leaks(void); /* at the end, and known only under a sanitizer */
 
 /* soak_device.c: what writes. Numbers of requests are below SOAK_DEPTH. */

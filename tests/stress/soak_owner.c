@@ -165,8 +165,8 @@ static void maybe_stop(struct owner *o)
 {
 	if (!atomic_load(&o->mine->stop_wanted) || !o->unsaved || !all_staged(o))
 		return;
-	atomic_store(&o->mine->stop_wanted, false);
 	atomic_store(&o->mine->stopped, true);
+	atomic_store(&o->mine->stop_wanted, false);
 	raise(SIGSTOP);
 	o->until = kt_now() + SESSION_MS * soak->slow * SOAK_MS;
 }

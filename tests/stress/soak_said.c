@@ -112,7 +112,8 @@ static void told(struct owner *o, const struct pinlease_event *ev)
 		break;
 	case PINLEASE_EV_RESTORED:
 		soak_count(&soak->n.restored, 1);
-		l->lost_told = false;
+		l->lost_told = l->settled = false;
+		atomic_store(&l->slot->state, SLOT_HELD);
 		break;
 	case PINLEASE_EV_RESTORE_FAILED:
 		soak_count(&soak->n.restore_failed, 1);
