@@ -45,3 +45,4 @@ PL_ROUNDS(kernel_death_control, 20, 20) /* kernel: at most, till a lease dies be
 PL_ROUNDS(account_line_rounds, 20, 200)	/* unit: 64 threads over 1,000 accounts */
 PL_ROUNDS(soak_seconds, 60, 1800)	/* stress: of the soak with io_uring (sanitized: a tenth), and ... */
 PL_ROUNDS(soak_rdma_seconds, 60, 1200)	/* stress: ... with RDMA in a guest */
+PL_ROUNDS(fuzz_seconds, 30, 1800)	/* fuzz: each fuzzer */
