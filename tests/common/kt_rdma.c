@@ -155,7 +155,7 @@ static int to_rts(const struct kt_rdma *rdma, struct kt_qp *q)
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = q->ep.psn,
 		.timeout = rdma->patient ? 18 : 14,
-		.retry_cnt = rdma->patient ? 7 : 3,
+		.retry_cnt = rdma->patient || rdma->stubborn ? 7 : 3,
 		.rnr_retry = 3,
 		.max_rd_atomic = 16,
 	};

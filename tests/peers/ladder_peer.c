@@ -70,7 +70,7 @@ static void end_open(struct end *e)
 
 	rt_open(&e->dev);
 	/* Its owner is never away: what takes long is a busy machine. */
-	e->dev.patient = true;
+	e->dev.stubborn = true;
 	e->buf = aligned_alloc(RT_SLOT, len);
 	rt_assert(e->buf, "out of memory");
 	memset(e->buf, 0, len);
