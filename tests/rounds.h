@@ -27,6 +27,7 @@ PL_ROUNDS(powercut_dax_points, 10, 100)	/* rdma: the same on persistent memory *
 PL_ROUNDS(mass_files, 2000, 2000)	/* uring, unit: files broken at once */
 PL_ROUNDS(heap_steps, 20000, 1000000)	/* unit: pushes and removes against the model */
 PL_ROUNDS(range_steps, 5000, 200000)	/* unit: inserts, removes and queries against the model */
+PL_ROUNDS(preload_threads, 20, 1000)	/* unit: registrations of each of 32 threads, beside openers */
 PL_ROUNDS(preload_steps, 20000, 1000000) /* unit: mappings made, moved and removed against the model */
 PL_ROUNDS(account_races, 200000, 5000000) /* unit: breaks against one thread on another core */
 PL_ROUNDS(account_breaks, 2000, 100000)	/* unit: breaks against four threads that begin and end */

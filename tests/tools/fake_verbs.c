@@ -23,11 +23,13 @@ static struct ibv_pd pd;
 
 struct ibv_pd *fake_pd(void)
 {
+	pthread_mutex_lock(&lock);
 	if (!pd.context) {
 		context.cmd_fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
 		context.async_fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
 		pd.context = &context;
 	}
+	pthread_mutex_unlock(&lock);
 	return &pd;
 }
 
@@ -54,6 +56,17 @@ bool fake_made(const struct ibv_mr *mr)
 		if (regions[i] && &regions[i]->mr == mr)
 			return true;
 	return false;
+}
+
+bool fake_has(uint32_t rkey)
+{
+	unsigned int i;
+
+	pthread_mutex_lock(&lock);
+	for (i = 0; i < ROOM && (!regions[i] || regions[i]->mr.rkey != rkey);)
+		i++;
+	pthread_mutex_unlock(&lock);
+	return i < ROOM;
 }
 
 void fake_refuse(int reg, int dereg)

@@ -8,6 +8,7 @@
 
 #include <infiniband/verbs.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova
@@ -18,6 +19,7 @@ FAKE_EXPORT struct ibv_pd *fake_pd(void);
 FAKE_EXPORT unsigned int fake_live(void);	 /* regions that are registered */
 FAKE_EXPORT unsigned int fake_registered(void); /* so far */
 FAKE_EXPORT bool fake_made(const struct ibv_mr *mr); /* a live region of its own, and no copy of one */
+FAKE_EXPORT bool fake_has(uint32_t rkey);	 /* a live region with this key */
 FAKE_EXPORT void fake_refuse(int reg, int dereg);	 /* errno that the next calls answer; 0: none */
 
 #endif

@@ -33,7 +33,7 @@ static struct {
 	sigset_t saved;		/* the signal mask of who holds it */
 	struct pre_table table;
 	struct pre_fd *pool, *free, *bucket[BUCKETS];
-	size_t pooled;
+	size_t pooled, page;
 	int high;
 } maps = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -46,6 +46,7 @@ bool pre_maps_init(void)
 	if (!ranges || !maps.pool)
 		return false;
 	pre_table_init(&maps.table, ranges, MAPS_ROOM);
+	maps.page = (size_t)sysconf(_SC_PAGESIZE);
 	maps.high = HIGH_FD;
 	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < 2 * HIGH_FD)
 		maps.high = (int)(limit.rlim_cur / 2);
@@ -64,11 +65,7 @@ void pre_maps_lock(void)
 
 static uintptr_t page_end(const void *addr, size_t len)
 {
-	static size_t page;
-
-	if (!page)
-		page = (size_t)sysconf(_SC_PAGESIZE);
-	return ((uintptr_t)addr + len + page - 1) / page * page;
+	return ((uintptr_t)addr + len + maps.page - 1) / maps.page * maps.page;
 }
 
 bool pre_fd_ours(const struct pre_fd *fd)
@@ -133,7 +130,7 @@ static uint32_t fds_page(int fd)
 
 	if (!fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC)
 		return (uint32_t)fs.f_bsize;
-	return (uint32_t)sysconf(_SC_PAGESIZE);
+	return (uint32_t)maps.page;
 }
 
 static struct pre_fd *fds_new(int fd, const struct stat *st)

@@ -33,7 +33,7 @@ struct mr;
 struct mr_part {
 	struct mr *mr;
 	struct pre_part map;
-	struct pre_file *file;
+	struct pre_file *file;	/* written under mrs.lock */
 	struct pinlease *lease;
 	uint32_t gen;
 	bool held;	/* hold: begun; under mrs.lock */
@@ -76,9 +76,11 @@ bool pre_mr_is(const struct ibv_mr *mr)
 	return (uintptr_t)mr - (uintptr_t)mrs.slots < MR_ROOM * MR_SIZE && mrs.slots;
 }
 
-static struct mr *mr_take(void)
+/* Whole before it is on the list, which others walk (parts_each). */
+static struct mr *mr_take(const struct pre_part *maps, int parts)
 {
 	struct mr *mr = NULL;
+	int i;
 
 	pthread_mutex_lock(&mrs.lock);
 	if (mrs.free) {
@@ -90,6 +92,9 @@ static struct mr *mr_take(void)
 	if (mr) {
 		memset(mr, 0, MR_SIZE);
 		pthread_mutex_init(&mr->lock, NULL);
+		mr->parts = parts;
+		for (i = 0; i < parts; i++)
+			mr->part[i] = (struct mr_part){ .mr = mr, .map = maps[i] };
 		mr->next = mrs.list;
 		mrs.list = mr;
 	}
@@ -206,6 +211,19 @@ void pre_mr_yield(const struct pre_file *file)
 	pthread_mutex_unlock(&mrs.lock);
 }
 
+static int part_attach(struct mr_part *part, struct pinlease_why *why)
+{
+	struct pre_file *file;
+	int r = pre_file_get(part->map.fd, why, &file);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&mrs.lock);
+	part->file = file;
+	pthread_mutex_unlock(&mrs.lock);
+	return 0;
+}
+
 static int part_size(const struct mr_part *part, uint64_t *size)
 {
 	struct stat st;
@@ -286,7 +304,7 @@ static int mr_lease(struct mr *mr, const struct pre_ask *ask, struct pinlease_wh
 		*why = (struct pinlease_why){ .reason = PINLEASE_WHY_NONE };
 		*at = i;
 		if (!part->file)
-			r = pre_file_get(part->map.fd, why, &part->file);
+			r = part_attach(part, why);
 		if (!r)
 			r = part_acquire(part, ask, why);
 	}
@@ -396,18 +414,12 @@ static struct mr *mr_of(const struct pre_ask *ask)
 {
 	struct pre_part parts[PRE_PARTS];
 	int n = pre_maps_find(ask->addr, ask->len, parts, PRE_PARTS), i;
-	struct mr *mr = n > 0 ? mr_take() : NULL;
+	struct mr *mr = n > 0 ? mr_take(parts, n) : NULL;
 
 	if (n < 0)
 		pre_say("a memory region spans more than %d files: registered without a lease", PRE_PARTS);
-	for (i = 0; i < n; i++) {
-		if (mr)
-			mr->part[i] = (struct mr_part){ .mr = mr, .map = parts[i] };
-		else
-			pre_fd_put(parts[i].fd);
-	}
-	if (mr)
-		mr->parts = n;
+	for (i = 0; !mr && i < n; i++)
+		pre_fd_put(parts[i].fd);
 	return mr;
 }
 
