@@ -19,12 +19,13 @@ DIRECTORY = tempfile.mkdtemp(prefix="preload-", dir="/tmp")
 ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=0"}
 OUTCOMES = {
     "bare": None, "revoke": "is gone", "closed": "is gone", "left_alone": "leased from", "read": "is gone",
+    "protection": "is gone",
     "in_the_way": "without a lease", "refused": "is refused", "fork": "is gone", "hold": "leased from",
     "deadline": "is gone", "unmap": "leased from", "fixed": "leased from", "remap": "leased from",
     "many": "without a lease", "descriptor_replaced": "without a lease", "descriptors_closed": "without a lease",
     "private": "", "signals": "leased from", "own_changes": "is gone", "memfd": "without a lease",
 }
-OPTIONS = {"hold": ("--policy", "hold"), "deadline": ("--policy", "hold", "--deadline", "400")}
+OPTIONS = {"hold": ("--policy", "hold"), "deadline": ("--policy", "hold", "--deadline", "1000")}
 
 
 def play(scene, *options, leased=True):

@@ -229,9 +229,12 @@ def cells():
     with open(TABLE) as table:
         rows = [[part.strip() for part in line.split("|")] for line in table if "|" in line]
     index = rows[0].index(column)
+    chosen = sys.argv[5:]
+    if not chosen and not LONG:
+        chosen = CI.get((column, KIND), ("ib_write_bw",))
     for row in rows[1:]:
         name, kind = row[0].split()
-        if kind == KIND and name in (sys.argv[5:] or [name]) and (LONG or sys.argv[5:] or name in CI.get((column, KIND), ("ib_write_bw",))):
+        if kind == KIND and (not chosen or name in chosen):
             found.append((name, row[index]))
     check(found, f"no cell for {KIND}")
     return found
