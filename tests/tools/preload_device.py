@@ -12,6 +12,7 @@ from terminal import check, main, run, skip
 
 CTL, LOADER, PLUGIN = sys.argv[1:4]
 DIRECTORY = tempfile.mkdtemp(prefix="device-", dir="/dev/shm")
+LONG, BELOW = os.environ.get("PINLEASE_TIER") == "long", 3
 PATH, LOG = f"{DIRECTORY}/file", f"{DIRECTORY}/log"
 
 
@@ -35,11 +36,11 @@ def local():
 
 
 def rate():
-    """0.99 times the registrations per second of memory that is no file's."""
+    """0.99 times the registrations per second of memory that is no file's. Beside other work it is only said."""
     result = play("rate", False)
     check(result.returncode == 1 and b"direct.reg != program.reg" in result.stderr, f"measures nothing: {result}")
     result = play("rate", True)
-    check(result.returncode == 0, f"{result}")
+    check(b"in turns" in result.stdout and result.returncode in ((0,) if LONG else (0, BELOW)), f"{result}")
 
 
 if not os.path.exists("/sys/class/infiniband/rxe0"):

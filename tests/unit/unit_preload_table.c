@@ -48,6 +48,7 @@ static void compare(void)
 	for (at = 1; at <= SPACE; at++) {
 		bool found = pre_table_next(&table, at, at + 1, &part);
 
+		assert_int_equal(pre_table_meets(&table, at, at + 1), found);
 		assert_int_equal(found, model[at].fd != NULL);
 		if (!found)
 			continue;
@@ -181,6 +182,7 @@ static void full(void **state)
 	assert_int_equal(table.count, 8);
 	assert_true(pre_table_next(&table, 15, 16, &part));
 	assert_false(pre_table_next(&table, 17, 40, &part));
+	assert_true(pre_table_meets(&table, 10, 16) && !pre_table_meets(&table, 17, 40));
 	assert_int_equal(fds[1].refs, 9);
 	pre_table_remove(&table, 1, 40);
 	assert_int_equal(fds[1].refs, 1);

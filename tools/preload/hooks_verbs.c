@@ -10,11 +10,11 @@
 
 #include "preload.h"
 
-static bool over_file(const void *addr, size_t len)
+static inline __attribute__((always_inline)) bool over_file(const void *addr, size_t len)
 {
 	/* On-demand paging of everything (NULL, SIZE_MAX) is no registration of a file. */
 	return pre_on && !pre_inside && (uintptr_t)addr + len > (uintptr_t)addr && len != SIZE_MAX &&
-	       pre_maps_has(addr, len);
+	       pre_maps_meet(addr, len);
 }
 
 static struct ibv_mr *missing(void)
@@ -27,8 +27,6 @@ static struct ibv_mr *make_mr(const struct pre_ask *ask)
 {
 	struct ibv_mr *mr;
 
-	if (!pre_next.reg_mr)
-		return missing();
 	pre_inside++;
 	mr = pre_next.reg_mr(ask->pd, ask->addr, ask->len, (int)ask->access);
 	pre_inside--;
@@ -39,8 +37,6 @@ static struct ibv_mr *make_iova(const struct pre_ask *ask)
 {
 	struct ibv_mr *mr;
 
-	if (!pre_next.reg_mr_iova)
-		return missing();
 	pre_inside++;
 	mr = pre_next.reg_mr_iova(ask->pd, ask->addr, ask->len, ask->iova, (int)ask->access);
 	pre_inside--;
@@ -51,45 +47,48 @@ static struct ibv_mr *make_iova2(const struct pre_ask *ask)
 {
 	struct ibv_mr *mr;
 
-	if (!pre_next.reg_mr_iova2)
-		return missing();
 	pre_inside++;
 	mr = pre_next.reg_mr_iova2(ask->pd, ask->addr, ask->len, ask->iova, ask->access);
 	pre_inside--;
 	return mr;
 }
 
-static struct ibv_mr *reg(const struct pre_ask *ask)
+/* Apart, so that what follows has no frame of its own. */
+__attribute__((noinline)) static struct ibv_mr *reg_file(struct ibv_mr *(*make)(const struct pre_ask *ask),
+							 struct ibv_pd *pd, void *addr, size_t len,
+							 uint64_t iova, unsigned int access)
 {
-	return over_file(ask->addr, ask->len) ? pre_mr_new(ask) : ask->make(ask);
+	const struct pre_ask ask = { .make = make, .pd = pd, .addr = addr, .len = len, .iova = iova,
+				     .access = access };
+
+	return pre_mr_new(&ask);
 }
 
+/*
+ * Memory that is no file's passes with a look. libibverbs' second call looks once more, and
+ * finds the same.
+ */
 PRE_EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int access)
 {
-	const struct pre_ask ask = {
-		.make = make_mr, .pd = pd, .addr = addr, .len = len, .access = (unsigned int)access
-	};
-
-	return reg(&ask);
+	if (over_file(addr, len))
+		return reg_file(make_mr, pd, addr, len, 0, (unsigned int)access);
+	return pre_next.reg_mr ? pre_next.reg_mr(pd, addr, len, access) : missing();
 }
 
 PRE_EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
 					  int access)
 {
-	const struct pre_ask ask = { .make = make_iova, .pd = pd, .addr = addr, .len = len, .iova = iova,
-				     .access = (unsigned int)access };
-
-	return reg(&ask);
+	if (over_file(addr, len))
+		return reg_file(make_iova, pd, addr, len, iova, (unsigned int)access);
+	return pre_next.reg_mr_iova ? pre_next.reg_mr_iova(pd, addr, len, iova, access) : missing();
 }
 
 PRE_EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
 					   unsigned int access)
 {
-	const struct pre_ask ask = {
-		.make = make_iova2, .pd = pd, .addr = addr, .len = len, .iova = iova, .access = access
-	};
-
-	return reg(&ask);
+	if (over_file(addr, len))
+		return reg_file(make_iova2, pd, addr, len, iova, access);
+	return pre_next.reg_mr_iova2 ? pre_next.reg_mr_iova2(pd, addr, len, iova, access) : missing();
 }
 
 /* The leases are of what was registered. */

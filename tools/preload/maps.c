@@ -28,10 +28,11 @@
 #define BUCKETS	  1024u
 #define HIGH_FD	  512
 
+struct pre_table pre_maps_table;
+
 static struct {
 	pthread_mutex_t lock;
 	sigset_t saved;		/* the signal mask of who holds it */
-	struct pre_table table;
 	struct pre_fd *pool, *free, *bucket[BUCKETS];
 	size_t pooled, page;
 	int high;
@@ -45,7 +46,7 @@ bool pre_maps_init(void)
 	maps.pool = pre_reserve(MAPS_ROOM * sizeof(*maps.pool));
 	if (!ranges || !maps.pool)
 		return false;
-	pre_table_init(&maps.table, ranges, MAPS_ROOM);
+	pre_table_init(&pre_maps_table, ranges, MAPS_ROOM);
 	maps.page = (size_t)sysconf(_SC_PAGESIZE);
 	maps.high = HIGH_FD;
 	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < 2 * HIGH_FD)
@@ -82,9 +83,9 @@ static void fds_sweep(void)
 {
 	struct pre_fd *fd, **at;
 
-	while (maps.table.dead) {
-		fd = maps.table.dead;
-		maps.table.dead = fd->next;
+	while (pre_maps_table.dead) {
+		fd = pre_maps_table.dead;
+		pre_maps_table.dead = fd->next;
 		for (at = &maps.bucket[fd->ino % BUCKETS]; *at != fd;)
 			at = &(*at)->chain;
 		*at = fd->chain;
@@ -184,7 +185,7 @@ void pre_fd_get(struct pre_fd *fd)
 void pre_fd_put(struct pre_fd *fd)
 {
 	pre_maps_lock();
-	pre_table_drop(&maps.table, fd);
+	pre_table_drop(&pre_maps_table, fd);
 	pre_maps_unlock();
 }
 
@@ -200,19 +201,6 @@ void pre_fd_name(const struct pre_fd *fd, char *buf, size_t size)
 	buf[(size_t)n < size ? (size_t)n : size - 1] = '\0';
 }
 
-bool pre_maps_near(const void *addr, size_t len)
-{
-	return pre_table_near(&maps.table, (uintptr_t)addr, len);
-}
-
-bool pre_maps_has(const void *addr, size_t len)
-{
-	struct pre_part part;
-
-	return pre_maps_near(addr, len) &&
-	       pre_table_next(&maps.table, (uintptr_t)addr, (uintptr_t)addr + len, &part);
-}
-
 /*
  * The system call has been made: nobody else knows of this range yet, or, where it replaced
  * another mapping, may use that. errno is the caller's.
@@ -226,10 +214,10 @@ void pre_maps_set(void *addr, size_t len, int fd, off_t off)
 	pre_maps_lock();
 	file = fds_get(fd);
 	if (file) {
-		pre_table_insert(&maps.table, start, end, (uint64_t)off, file);
-		pre_table_drop(&maps.table, file);
+		pre_table_insert(&pre_maps_table, start, end, (uint64_t)off, file);
+		pre_table_drop(&pre_maps_table, file);
 	} else if (pre_maps_near(addr, len)) {
-		pre_table_remove(&maps.table, start, end);
+		pre_table_remove(&pre_maps_table, start, end);
 	}
 	pre_maps_unlock();
 	errno = saved;
@@ -247,7 +235,7 @@ int pre_maps_unmap(void *addr, size_t len)
 	r = pre_next.munmap(addr, len);
 	saved = errno;
 	if (!r)
-		pre_table_remove(&maps.table, (uintptr_t)addr, page_end(addr, len));
+		pre_table_remove(&pre_maps_table, (uintptr_t)addr, page_end(addr, len));
 	pre_maps_unlock();
 	errno = saved;
 	return r;
@@ -263,7 +251,7 @@ void *pre_maps_remap(void *old, size_t old_len, size_t new_len, int flags, void 
 	to = pre_next.mremap(old, old_len, new_len, flags, new);
 	saved = errno;
 	if (to != MAP_FAILED)
-		pre_table_move(&maps.table, from, page_end(old, old_len) - from, (uintptr_t)to,
+		pre_table_move(&pre_maps_table, from, page_end(old, old_len) - from, (uintptr_t)to,
 			       page_end(to, new_len) - (uintptr_t)to, flags & MREMAP_DONTUNMAP);
 	pre_maps_unlock();
 	errno = saved;
@@ -277,7 +265,7 @@ int pre_maps_find(const void *addr, size_t len, struct pre_part *parts, int max)
 	int n = 0, i;
 
 	pre_maps_lock();
-	while (n >= 0 && pre_table_next(&maps.table, at, end, &part)) {
+	while (n >= 0 && pre_table_next(&pre_maps_table, at, end, &part)) {
 		at = part.end;
 		if (n < max)
 			parts[n] = part;
@@ -298,9 +286,9 @@ void pre_maps_child(void)
 	uintptr_t at = 0;
 	struct pre_part part;
 
-	while (pre_table_next(&maps.table, at, UINTPTR_MAX, &part)) {
+	while (pre_table_next(&pre_maps_table, at, UINTPTR_MAX, &part)) {
 		at = part.end;
 		if (part.fd->file)
-			pre_table_remove(&maps.table, part.start, part.end);
+			pre_table_remove(&pre_maps_table, part.start, part.end);
 	}
 }

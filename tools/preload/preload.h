@@ -81,12 +81,21 @@ __attribute__((format(printf, 1, 2))) void pre_tell(const char *fmt, ...);	/* if
 
 /* maps.c */
 bool pre_maps_init(void);
-bool pre_maps_near(const void *addr, size_t len);
+extern struct pre_table pre_maps_table;
+static inline bool pre_maps_near(const void *addr, size_t len)
+{
+	return pre_table_near(&pre_maps_table, (uintptr_t)addr, len);
+}
+/* Errs to yes. */
+static inline bool pre_maps_meet(const void *addr, size_t len)
+{
+	return pre_maps_near(addr, len) &&
+	       pre_table_meets(&pre_maps_table, (uintptr_t)addr, (uintptr_t)addr + len);
+}
 /* A new mapping, or, if fd is -1, one that is no file's: what was known of the range is forgotten. */
 void pre_maps_set(void *addr, size_t len, int fd, off_t off);
 int pre_maps_unmap(void *addr, size_t len);
 void *pre_maps_remap(void *old, size_t old_len, size_t new_len, int flags, void *new);
-bool pre_maps_has(const void *addr, size_t len);
 /* The parts that are files, at most max, with a reference each; -1: there are more. */
 int pre_maps_find(const void *addr, size_t len, struct pre_part *parts, int max);
 void pre_fd_get(struct pre_fd *fd);

@@ -73,4 +73,48 @@ static inline bool pre_table_near(struct pre_table *t, uintptr_t start, size_t l
 	       start + len > atomic_load_explicit(&t->low, memory_order_relaxed);
 }
 
+static inline uintptr_t pre_range_end(const struct pre_range *r)
+{
+	return atomic_load_explicit(&r->end, memory_order_relaxed);
+}
+
+static inline size_t pre_table_count(const struct pre_table *t)
+{
+	return atomic_load_explicit(&t->count, memory_order_relaxed);
+}
+
+/* The first range that ends behind at; the count if there is none. */
+static inline size_t pre_table_find(const struct pre_table *t, uintptr_t at)
+{
+	size_t low = 0, high = pre_table_count(t), middle;
+
+	while (low < high) {
+		middle = low + (high - low) / 2;
+		if (pre_range_end(&t->range[middle]) <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/*
+ * Does a range meet this? Yes, too, while the table changes: it is asked of all that is
+ * registered, and so neither waits nor calls anything.
+ */
+static inline bool pre_table_meets(const struct pre_table *t, uintptr_t start, uintptr_t end)
+{
+	uint32_t seq = atomic_load_explicit(&t->seq, memory_order_acquire);
+	size_t at;
+	bool found;
+
+	if (seq & 1)
+		return true;
+	at = pre_table_find(t, start);
+	found = at < pre_table_count(t) &&
+		atomic_load_explicit(&t->range[at].start, memory_order_relaxed) < end;
+	atomic_thread_fence(memory_order_acquire);
+	return found || atomic_load_explicit(&t->seq, memory_order_relaxed) != seq;
+}
+
 #endif
