@@ -344,6 +344,6 @@ int main(int argc, char **argv)
 		scenes[i].play();
 		return 0;
 	}
-	must(!"no such scene");
-	return 1;
+	fprintf(stderr, "%s: no such scene\n", argv[2]);
+	return 2;
 }

@@ -331,12 +331,13 @@ static void mr_drop(struct mr *mr)
 static void say_bare(const struct mr_part *part, int r, const struct pinlease_why *why)
 {
 	uint64_t bit = 1ull << why->reason % 64;
-	char name[256], who[32];
+	char name[256], who[32] = "";
 
 	if (atomic_fetch_or(&part->map.fd->told, bit) & bit)
 		return;
 	pre_fd_name(part->map.fd, name, sizeof(name));
-	snprintf(who, sizeof(who), why->pid ? ", process %d" : "", (int)why->pid);
+	if (why->pid)
+		snprintf(who, sizeof(who), ", process %d", (int)why->pid);
 	pre_say("%s: registered without a lease: %s (%s%s)", name, pinlease_reason_str(why->reason),
 		strerror(-r), who);
 }
