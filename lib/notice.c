@@ -30,7 +30,7 @@ int pl_notices_start(struct pl_notices *n, int signo, pid_t tid)
 
 	if (fd < 0)
 		return fd;
-	atomic_store_explicit(&n->fd, fd, memory_order_relaxed);
+	atomic_store_explicit(&n->fd, fd, memory_order_release);
 	return 0;
 }
 
@@ -146,7 +146,8 @@ static void notice_event(struct pl_notices *n, const struct inotify_event *ev,
 
 void pl_notices_read(struct pl_notices *n, void (*fn)(struct pl_noticed *who))
 {
-	int fd = atomic_load_explicit(&n->fd, memory_order_relaxed);
+	/* Made after the thread that reads it was started. */
+	int fd = atomic_load_explicit(&n->fd, memory_order_acquire);
 	union {
 		struct inotify_event align;
 		char bytes[READ_BYTES];
