@@ -80,12 +80,12 @@ static void most(_Atomic long *max, long value)
 		atomic_store(max, value);
 }
 
-/* The library's own threads open a file of /proc now and then: seen thrice, it is left behind. */
+/* The library's own threads open a file of /proc now and then: seen for a second, it is left behind. */
 static long lasting(long (*count)(void), long most)
 {
 	long n = count();
 
-	for (int i = 0; i < 2 && n > most; i++) {
+	for (int i = 0; i < 100 && n > most; i++) {
 		kt_sleep_ms(10);
 		n = count();
 	}
