@@ -19,7 +19,7 @@ struct bench_row {
 	double bar;
 	bool higher;	/* better: "higher" */
 	bool by_value;	/* there is no floor: the value itself is judged */
-	bool best;	/* judged by the best pair, not the median: for rows about what is possible */
+	bool best;	/* the best of ours by the best of the floor, not medians: rows about what is possible */
 	bool reach;	/* met when the interval, narrower than +-2 %, reaches the bar */
 	bool guest;	/* needs an RDMA device: measured in a guest */
 	unsigned int samples;

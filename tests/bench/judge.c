@@ -66,7 +66,11 @@ void bench_judge(const struct bench_row *row, double *ours, double *floor, unsig
 	out->floor_p99 = at(floor, n, row->higher ? 0.01 : 0.99);
 	out->spread = row->by_value ? 0 : (at(floor, n, 0.75) - at(floor, n, 0.25)) / out->floor;
 	if (row->best) {
-		out->ratio = out->low = out->high = row->higher ? ratio[n - 1] : ratio[0];
+		/* What is possible, of each on its own: a pair may have met the others' load in one half only. */
+		i = row->higher ? n - 1 : 0;
+		out->value = ours[i];
+		out->floor = floor[i];
+		out->ratio = out->low = out->high = ours[i] / floor[i];
 	} else {
 		out->ratio = at(ratio, n, 0.5);
 		out->low = at(ratio, n, 0.5 - half);

@@ -28,6 +28,11 @@ struct measured {
 	struct bench_result result;
 };
 
+struct wanted {
+	const char *json, *only;
+	bool guest;
+};
+
 static int measure(const struct bench_row *row, struct bench_result *out)
 {
 	double *ours = calloc(row->samples, sizeof(*ours)), *floor = calloc(row->samples, sizeof(*floor));
@@ -58,24 +63,27 @@ static int measure(const struct bench_row *row, struct bench_result *out)
 }
 
 /* p99: what is worse than all but one in a hundred; spread: half of the floors lie within it. */
-static void print_table(const struct measured *m, unsigned int count)
+static void print_head(const struct wanted *w)
 {
-	unsigned int i;
+	struct utsname uts;
 
+	uname(&uts);
+	printf("%s: %s %s, %ld CPUs\n\n", w->guest ? "guest" : "native", uts.sysname, uts.release,
+	       sysconf(_SC_NPROCESSORS_ONLN));
 	printf("| row | unit | value (p99) | floor (p99, spread) | ratio [95 %%] | bar | verdict |\n");
 	printf("|---|---|---|---|---|---|---|\n");
-	for (i = 0; i < count; i++) {
-		const struct bench_result *r = &m[i].result;
-		const struct bench_row *row = m[i].row;
+}
 
-		printf("| %s | %s | %.2f (%.2f) | ", row->name, row->unit, r->value, r->p99);
-		if (row->by_value)
-			printf("- | - | ");
-		else
-			printf("%.2f (%.2f, %.0f %%) | %.3f [%.3f, %.3f] | ", r->floor, r->floor_p99,
-			       100 * r->spread, r->ratio, r->low, r->high);
-		printf("%s %.2f | %s |\n", row->higher ? ">=" : "<=", row->bar, verdicts[r->verdict]);
-	}
+static void print_row(const struct bench_row *row, const struct bench_result *r)
+{
+	printf("| %s | %s | %.2f (%.2f) | ", row->name, row->unit, r->value, r->p99);
+	if (row->by_value)
+		printf("- | - | ");
+	else
+		printf("%.2f (%.2f, %.0f %%) | %.3f [%.3f, %.3f] | ", r->floor, r->floor_p99, 100 * r->spread,
+		       r->ratio, r->low, r->high);
+	printf("%s %.2f | %s |\n", row->higher ? ">=" : "<=", row->bar, verdicts[r->verdict]);
+	fflush(stdout);
 }
 
 static void write_row(FILE *f, const struct bench_row *row, const struct bench_result *r)
@@ -124,51 +132,74 @@ static int list(void)
 	return 0;
 }
 
-struct wanted {
-	const char *json, *only;
-	bool guest;
-};
+static bool is_row(const struct bench_row *row, const char *name)
+{
+	return !strcmp(row->name, name);
+}
 
-static int measure_all(const struct wanted *w, struct measured *m, unsigned int *count)
+/* The row of that name, or if there is none, its variants: NAME_something. */
+static bool is_wanted(const struct wanted *w, const struct bench_row *row, bool named)
+{
+	size_t n = w->only ? strlen(w->only) : 0;
+
+	if (row->guest != w->guest)
+		return false;
+	return !w->only || is_row(row, w->only) ||
+	       (!named && !strncmp(row->name, w->only, n) && row->name[n] == '_');
+}
+
+static bool is_named(const char *name)
 {
 	const struct bench_row *row;
 	size_t g;
-	int r;
+
+	for (g = 0; name && g < GROUPS; g++)
+		for (row = groups[g]; row->name; row++)
+			if (is_row(row, name))
+				return true;
+	return false;
+}
+
+/* A row that cannot be measured does not cost the others theirs; the number of such rows. */
+static int measure_all(const struct wanted *w, struct measured *m, unsigned int *count)
+{
+	bool named = is_named(w->only);
+	const struct bench_row *row;
+	int failed = 0, r;
+	size_t g;
 
 	for (g = 0; g < GROUPS; g++) {
 		for (row = groups[g]; row->name; row++) {
-			if (row->guest != w->guest || (w->only && strcmp(w->only, row->name)))
+			if (!is_wanted(w, row, named))
 				continue;
 			r = *count < ROWS_MAX ? measure(row, &m[*count].result) : -ENOSPC;
 			if (r) {
-				fprintf(stderr, "%s: %s\n", row->name, strerror(-r));
-				return r;
+				fprintf(stderr, "%s: not measured: %s\n", row->name, strerror(-r));
+				failed++;
+				continue;
 			}
+			print_row(row, &m[*count].result);
 			m[(*count)++].row = row;
 		}
 	}
-	return 0;
+	return failed;
 }
 
 static int run(const struct wanted *w)
 {
 	static struct measured m[ROWS_MAX];
 	unsigned int count = 0;
-	struct utsname uts;
-	int r;
+	int failed;
 
-	r = measure_all(w, m, &count);
-	if (!count)
-		return r ? 1 : usage();
-	uname(&uts);
-	printf("%s: %s %s, %ld CPUs\n\n", w->guest ? "guest" : "native", uts.sysname, uts.release,
-	       sysconf(_SC_NPROCESSORS_ONLN));
-	print_table(m, count);
+	print_head(w);
+	failed = measure_all(w, m, &count);
+	if (!count && !failed)
+		return usage();
 	if (w->json && write_json(w->json, m, count)) {
 		fprintf(stderr, "%s cannot be written\n", w->json);
 		return 1;
 	}
-	return r ? 1 : 0;
+	return failed ? 1 : 0;
 }
 
 int main(int argc, char **argv)
