@@ -10,6 +10,14 @@
 /* The queue of signals may overflow (RLIMIT_SIGPENDING is per user): this often all guards are asked. */
 #define SLOW_PASS_NS  (500 * PL_NS_PER_MS)
 #define BATCH	      64
+/*
+ * The breaker waits far longer than that: a timeout that is near is what the processor's timer
+ * is set to while it sleeps, and to set it anew is what a break would begin with.
+ */
+#define STOP_LOOK_NS (10 * PL_NS_PER_S)
+#define STOP_AGAIN_NS PL_NS_PER_MS
+/* Breaks that follow the last answer within it are taken together. */
+#define BURST_NS 20000
 #define BREAK_TIME    "/proc/sys/fs/lease-break-time"
 
 static void break_time_read(struct pl_env *env)
@@ -83,14 +91,15 @@ static void batch_signal(struct pl_env *env, struct batch *batch, const siginfo_
 }
 
 /*
- * The first break is answered alone: a look for more would be one more system call before
- * its opener goes on. What has come meanwhile is answered in batches.
+ * A break that comes alone is answered at once: a look for more would be one more system call
+ * before its opener goes on, and one after it before the opener has this processor. One that
+ * was there when the last had just been answered is not alone: then all are taken that there are.
  */
-static void breaks_answer(struct pl_env *env, struct batch *batch, const sigset_t *set, siginfo_t *info)
+static void breaks_answer(struct pl_env *env, struct batch *batch, const sigset_t *set, siginfo_t *info,
+			  bool alone)
 {
 	batch_signal(env, batch, info);
-	batch_answer(batch);
-	while (pl_sys_wait_signal(set, info, 0) > 0)
+	while (!alone && pl_sys_wait_signal(set, info, 0) > 0)
 		batch_signal(env, batch, info);
 	batch_answer(batch);
 }
@@ -100,6 +109,7 @@ static void *breaker_main(void *arg)
 	struct pl_breaker *b = arg;
 	struct pl_env *env = b->env;
 	struct batch batch = { .may_fence = true };
+	uint64_t answered = 0;
 	siginfo_t info;
 	sigset_t set;
 
@@ -116,9 +126,15 @@ static void *breaker_main(void *arg)
 	sigemptyset(&set);
 	sigaddset(&set, env->signo);
 	/* Not for ever: the signal that says stop may be the one that does not fit into the queue. */
-	while (!atomic_load(&b->stop))
-		if (pl_sys_wait_signal(&set, &info, SLOW_PASS_NS) > 0)
-			breaks_answer(env, &batch, &set, &info);
+	while (!atomic_load(&b->stop)) {
+		if (pl_sys_wait_signal(&set, &info, STOP_LOOK_NS) > 0) {
+			breaks_answer(env, &batch, &set, &info, pl_sys_now() - answered > BURST_NS);
+			answered = pl_sys_now();
+		}
+	}
+	pthread_mutex_lock(&b->lock);
+	b->started = false;
+	pthread_mutex_unlock(&b->lock);
 	return NULL;
 }
 
@@ -155,8 +171,10 @@ static void breaker_end(struct pl_breaker *b)
 	pthread_mutex_lock(&b->lock);
 	atomic_store(&b->stop, true);
 	pthread_cond_broadcast(&b->cond);
+	/* Sent again while there is no room in the queue. Signals that are in it wake the breaker, too. */
+	while (b->started && pl_sys_signal_thread(b->thread, b->env->signo) == -EAGAIN)
+		pl_sys_cond_wait(&b->cond, &b->lock, pl_sys_now() + STOP_AGAIN_NS);
 	pthread_mutex_unlock(&b->lock);
-	pl_sys_signal_thread(b->thread, b->env->signo);
 	pl_sys_thread_join(b->thread);
 }
 

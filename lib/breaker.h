@@ -20,7 +20,7 @@ struct pl_breaker {
 	pthread_t thread, slow;
 	pthread_mutex_t lock;	/* leaf; started, and what slow waits with */
 	pthread_cond_t cond;
-	bool started;
+	bool started;		/* and runs: until stop is seen */
 	_Atomic bool stop;
 };
 

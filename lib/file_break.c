@@ -103,6 +103,7 @@ void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence)
 	struct pl_list *pos;
 	struct pinlease *lease, *inline_one = NULL;
 	uint64_t now = pl_sys_now();
+	bool waits;
 
 	pthread_mutex_lock(&file->lock);
 	/* Of a later break, whose leases were marked after our barrier, it is due still. */
@@ -123,10 +124,13 @@ void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence)
 		pl_lease_fence(inline_one);
 	else
 		pl_file_settle(file);
+	/* Else who let go has told of it: the opener may be waiting for this very processor. */
+	waits = file->state == PL_FILE_BREAKING;
 	/* A release that waits for its drain may have been overtaken by this break. */
 	pthread_cond_broadcast(&file->cond);
 	pthread_mutex_unlock(&file->lock);
-	pl_events_wake(&file->env->events);
+	if (waits)
+		pl_events_wake(&file->env->events);
 }
 
 /*
