@@ -19,7 +19,7 @@ struct bench_row {
 	double bar;
 	bool higher;	/* better: "higher" */
 	bool by_value;	/* there is no floor: the value itself is judged */
-	bool best;	/* the best of ours by the best of the floor, not medians: rows about what is possible */
+	bool best;	/* the best of ours by the best of the floor, for rows about what is possible */
 	bool reach;	/* met when the interval, narrower than +-2 %, reaches the bar */
 	bool guest;	/* needs an RDMA device: measured in a guest */
 	unsigned int samples;
@@ -41,8 +41,8 @@ struct bench_result {
 };
 
 /* Each ends with a row without a name. */
-extern const struct bench_row bench_begin_end[], bench_break[], bench_break_10k[], bench_acquire[],
-	bench_scale[], bench_memory[], bench_write_bw[], bench_sync[], bench_writeback[], bench_bystander[];
+extern const struct bench_row bench_begin_end[], bench_break[], bench_break_10k[], bench_counts[],
+	bench_acquire[], bench_scale[], bench_memory[], bench_write_bw[], bench_sync[], bench_writeback[], bench_bystander[];
 
 uint64_t bench_now(void);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */

@@ -66,7 +66,7 @@ void bench_judge(const struct bench_row *row, double *ours, double *floor, unsig
 	out->floor_p99 = at(floor, n, row->higher ? 0.01 : 0.99);
 	out->spread = row->by_value ? 0 : (at(floor, n, 0.75) - at(floor, n, 0.25)) / out->floor;
 	if (row->best) {
-		/* What is possible, of each on its own: a pair may have met the others' load in one half only. */
+		/* Of each on its own: a pair may have met other load in one half only. */
 		i = row->higher ? n - 1 : 0;
 		out->value = ours[i];
 		out->floor = floor[i];

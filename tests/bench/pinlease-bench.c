@@ -13,10 +13,10 @@
 #include "bench.h"
 #include "kt.h"
 
-static const struct bench_row *const groups[] = { bench_begin_end,  bench_break,  bench_break_10k,
-						  bench_acquire,    bench_scale,  bench_memory,
-						  bench_write_bw,   bench_sync,	  bench_writeback,
-						  bench_bystander };
+static const struct bench_row *const groups[] = { bench_begin_end,  bench_break,   bench_break_10k,
+						  bench_counts,	    bench_acquire, bench_scale,
+						  bench_memory,	    bench_write_bw, bench_sync,
+						  bench_writeback,  bench_bystander };
 
 #define GROUPS	 (sizeof(groups) / sizeof(groups[0]))
 #define ROWS_MAX 100u
@@ -62,14 +62,36 @@ static int measure(const struct bench_row *row, struct bench_result *out)
 	return r;
 }
 
+static void cpu_model(char *model, size_t size)
+{
+	FILE *f = fopen("/proc/cpuinfo", "r");
+	char line[256], *at;
+
+	snprintf(model, size, "unknown");
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strchr(line, ':');
+		if (strncmp(line, "model name", 10) || !at)
+			continue;
+		line[strcspn(line, "\n")] = '\0';
+		snprintf(model, size, "%s", at + 2);
+		break;
+	}
+	if (f)
+		fclose(f);
+}
+
 /* p99: what is worse than all but one in a hundred; spread: half of the floors lie within it. */
 static void print_head(const struct wanted *w)
 {
+	double load[1] = { -1 };
 	struct utsname uts;
+	char model[80];
 
 	uname(&uts);
-	printf("%s: %s %s, %ld CPUs\n\n", w->guest ? "guest" : "native", uts.sysname, uts.release,
-	       sysconf(_SC_NPROCESSORS_ONLN));
+	cpu_model(model, sizeof(model));
+	getloadavg(load, 1);
+	printf("%s: %s %s, %ld CPUs (%s), load %.1f\n\n", w->guest ? "guest" : "native", uts.sysname,
+	       uts.release, sysconf(_SC_NPROCESSORS_ONLN), model, load[0]);
 	printf("| row | unit | value (p99) | floor (p99, spread) | ratio [95 %%] | bar | verdict |\n");
 	printf("|---|---|---|---|---|---|---|\n");
 }

@@ -17,7 +17,7 @@
 #define QPS	    16u
 #define DEPTH	    4u
 #define BATCH_BYTES (8u << 20)
-#define BATCH_MAX   1024u
+#define BATCH_MAX   256u
 
 struct stream {
 	char path[64];
