@@ -245,13 +245,16 @@ static bool file_give_up(struct pinlease_file *file, int err, uint64_t now)
 	return wanted;
 }
 
-static bool file_wanted(struct pinlease_file *file)
+bool pl_file_wanted(struct pinlease_file *file, const struct pinlease *but)
 {
+	struct pinlease *lease;
 	struct pl_list *pos;
 
-	pl_list_for_each(pos, &file->leases)
-		if (pl_lease_wants(pl_container(pos, struct pinlease, link)))
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		if (lease != but && pl_lease_wants(lease))
 			return true;
+	}
 	return false;
 }
 
@@ -264,7 +267,7 @@ void pl_file_run(struct pl_work *work)
 	int r = 0;
 
 	pthread_mutex_lock(&file->lock);
-	if (file->state == PL_FILE_FREE && file_wanted(file))
+	if (file->state == PL_FILE_FREE && pl_file_wanted(file, NULL))
 		r = pl_file_arm(file, &reason);
 	if (r && file_give_up(file, r, pl_sys_now())) {
 		file->backoff_ns = pl_min_u64(2 * file->backoff_ns, PL_BACKOFF_MAX_NS);

@@ -40,6 +40,7 @@ void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence)
 void pl_file_settle(struct pinlease_file *file);	/* locked: lets the guard go if nobody needs it */
 int pl_file_arm(struct pinlease_file *file, uint32_t *reason); /* locked: FREE -> HELD, or stays FREE */
 void pl_file_disarm(struct pinlease_file *file);		/* locked: no leases, about to be closed */
+bool pl_file_wanted(struct pinlease_file *file, const struct pinlease *but); /* locked: by a lease but that */
 void pl_file_want(struct pinlease_file *file, uint64_t due);   /* locked: take the guard again then */
 void pl_file_run(struct pl_work *work);			/* a worker's entry: rearm */
 

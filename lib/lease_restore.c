@@ -271,7 +271,8 @@ static int restore_by_hand(struct pinlease *lease, struct pinlease_why *why)
 	}
 	if (file->state == PL_FILE_FREE) {
 		r = pl_file_arm(file, &reason);
-		if (!r)
+		/* Who else was waiting for it need not any longer. */
+		if (!r && pl_file_wanted(file, lease))
 			pl_file_want(file, pl_sys_now());
 	} else if (file->state != PL_FILE_HELD) {
 		r = -EAGAIN;

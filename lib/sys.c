@@ -99,6 +99,7 @@ int pl_sys_stat_id(int fd, struct pl_sys_stat *st)
 		.dev = s.st_dev,
 		.ino = s.st_ino,
 		.size = (uint64_t)s.st_size,
+		.allocated = (uint64_t)s.st_blocks * 512,
 		.mode = s.st_mode,
 		.links = s.st_nlink,
 	};

@@ -18,6 +18,7 @@
 /* What identifies a file and what kind of file system it is on. */
 struct pl_sys_stat {
 	uint64_t dev, ino, size;
+	uint64_t allocated;	/* st_blocks, in bytes; pl_sys_stat_id alone, 0: not told */
 	uint32_t mode;		/* st_mode */
 	uint32_t fs_magic;	/* statfs.f_type */
 	uint64_t block;		/* statfs.f_bsize: hugetlbfs says its page size there */
