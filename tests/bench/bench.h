@@ -42,7 +42,8 @@ struct bench_result {
 
 /* Each ends with a row without a name. */
 extern const struct bench_row bench_begin_end[], bench_break[], bench_break_10k[], bench_counts[],
-	bench_acquire[], bench_scale[], bench_memory[], bench_write_bw[], bench_sync[], bench_writeback[], bench_bystander[];
+	bench_acquire[], bench_scale[], bench_memory[], bench_write_bw[], bench_sync[],
+	bench_writeback[], bench_bystander[];
 
 uint64_t bench_now(void);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */

@@ -220,7 +220,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "break-counts: %s\n", strerror(-r));
 		return 1;
 	}
-	printf("breaks %u allocations %lu opens %lu locks %lu waits %lu\n", o->files, atomic_load(&allocations),
-	       atomic_load(&opens), atomic_load(&locks), atomic_load(&waits));
+	printf("breaks %u allocations %lu opens %lu locks %lu waits %lu\n", o->files,
+	       atomic_load(&allocations), atomic_load(&opens), atomic_load(&locks), atomic_load(&waits));
 	return 0;
 }

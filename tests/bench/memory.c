@@ -17,7 +17,7 @@
 #include "bench.h"
 
 #define LEASES	    1024
-#define LEASE_BYTES (16u << 10) /* all of them fit into what a break may have to write back */
+#define LEASE_BYTES 4096u /* all of them fit into what a break may have to write back */
 #define PAGE	    4096u
 #define PATH_BYTES  64
 
@@ -113,7 +113,7 @@ static int memory_up(const struct bench_row *row, void **state)
 	}
 
 const struct bench_row bench_memory[] = {
-	MEMORY_ROW("pinned", 0, "allocated for a pinned lease of 16 KiB"),
+	MEMORY_ROW("pinned", 0, "allocated for a pinned lease of 4 KiB"),
 	MEMORY_ROW("staged", 1, "the same, staged for writing, but for a bit a page"),
 	MEMORY_ROW("told", 2, "the same, not filled, and told what is dirty"),
 	{ .name = NULL },

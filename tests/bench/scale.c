@@ -100,7 +100,7 @@ static void scale_down(void *state)
 
 #define ROW(id, one, text)                                                                      \
 	{                                                                                       \
-		.name = "acquire_20k_" id, .unit = "us", .what = text, .bar = 1.2, .samples = 5, \
+		.name = "acquire_20k_" id, .unit = "us", .what = text, .bar = 1.2, .samples = 3, \
 		.guest = !(one), .arg = one, .set_up = scale_up, .sample = scale_sample,        \
 		.tear_down = scale_down                                                         \
 	}
