@@ -36,6 +36,7 @@ PL_ROUNDS(staged_marks, 200000, 10000000) /* unit: pages marked beside a thread 
 PL_ROUNDS(fault_errnos, 1, 7)		/* sim: of each call through the seams */
 PL_ROUNDS(sim_storms, 100, 3000)		/* sim: three seconds of everything at once */
 PL_ROUNDS(sim_seconds, 60, 3600)	/* sim: of seeds, one after the other */
+PL_ROUNDS(planted_seeds, 20000, 100000)	/* sim: at most, till a planted bug is noticed */
 PL_ROUNDS(sim_seconds_asan, 15, 600)	/* sim: the same under AddressSanitizer */
 PL_ROUNDS(kernel_fence_rounds, 20, 200)	/* kernel: deregistrations under load */
 PL_ROUNDS(kernel_fence_control, 400, 400)	/* kernel: at most, till QP -> ERR is late: 1 in 25 */

@@ -132,10 +132,22 @@ static void main_save(uint32_t i)
 	pl_sys_close(fd);
 }
 
-static void main_anew(uint32_t i)
+/* Work of n steps. */
+static void steps(uint32_t n)
 {
-	lease_end(i);
-	while (lease_new(i) == -EAGAIN && !x_world.stop)
+	while (n--)
+		x_point("works");
+}
+
+/* Some when a break has begun. */
+static void main_anew(const struct x_op *op)
+{
+	if (op->b % 2) {
+		sim_wait(&x_world.breaking, sim.now + SIM_S);
+		steps(op->b / 2 % 64);
+	}
+	lease_end(op->a);
+	while (lease_new(op->a) == -EAGAIN && !x_world.stop)
 		x_sleep(20000);
 }
 
@@ -153,7 +165,7 @@ static void main_once(const struct x_op *op)
 	else if (op->kind == X_FORK)
 		x_fork();
 	else if (op->kind == X_ANEW)
-		main_anew(op->a);
+		main_anew(op);
 	if (!lease || lease != x_world.lease[op->a])
 		return;
 	if (op->kind == X_SYNC)
@@ -183,6 +195,7 @@ static struct x_write *write_post(uint32_t i, struct pinlease *lease, uint32_t g
 {
 	struct pinlease_view view = { .size = sizeof(view) };
 	const struct x_lease_plan *l = &x_plan.lease[i];
+	uint64_t delay = b % 5 ? b % 3000 * 1000ull : b % 600 * SIM_MS;
 	uint32_t page = b % l->pages;
 	struct x_write *w;
 
@@ -192,10 +205,16 @@ static struct x_write *write_post(uint32_t i, struct pinlease *lease, uint32_t g
 		return NULL;
 	if (l->flags & PINLEASE_L_DIRTY_TOLD)
 		pinlease_mark_dirty(lease, page * SIM_PAGE, SIM_PAGE);
+	/* A peer that has the key needs nobody's leave: at any moment, in the middle of a break, too. */
+	if (alone && b / 8 % 2) {
+		sim_wait(&x_world.breaking, sim.now + SIM_S);
+		steps(b / 16 % 128);
+		delay = 0;
+	}
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		sim_die("out of memory");
-	x_write_start(w, i, page, &view, b % 5 ? b % 3000 * 1000ull : b % 600 * SIM_MS);
+	x_write_start(w, i, page, &view, delay);
 	return w;
 }
 
@@ -203,7 +222,7 @@ static struct x_write *write_post(uint32_t i, struct pinlease *lease, uint32_t g
 static bool write_counted(uint32_t i, struct pinlease *lease, const struct x_op *op)
 {
 	struct x_write *w = NULL;
-	uint32_t gen, n;
+	uint32_t gen;
 
 	if (pinlease_dma_begin(lease, 1, &gen)) {
 		x_result->refused++;
@@ -213,8 +232,7 @@ static bool write_counted(uint32_t i, struct pinlease *lease, const struct x_op 
 	if (op->kind != X_BURST)
 		w = write_post(i, lease, gen, op->b, false);
 	else
-		for (n = op->b % 64; n; n--)
-			x_point("works");
+		steps(op->b % 64);
 	if (w)
 		write_wait(w);
 	/* Some applications end much later than the message does. */

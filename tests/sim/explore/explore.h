@@ -105,6 +105,7 @@ struct x_plan {
 	enum sim_odp odp;
 	bool no_membarrier, buffers, late_device, manual_acks;
 	uint32_t drain;		 /* a store is seen after about so many steps */
+	uint32_t stall;		 /* a thread is preempted after about so many */
 	uint32_t stay, strategy; /* of 64: the same thread goes on; 0 dice, 1 priorities */
 	struct x_lease_plan lease[X_LEASES];
 	struct x_op op[X_OPS];
@@ -178,7 +179,8 @@ struct x_world {
 	struct pinlease_file *file[X_FILES];
 	struct pinlease *lease[X_LEASES];
 	bool stop, over, killed;
-	bool active; /* woken when a lease becomes ACTIVE */
+	bool active;   /* woken when a lease becomes ACTIVE, or is about to */
+	bool breaking; /* woken when one is broken */
 	uint32_t openers_left;
 	struct x_write *writes;
 };

@@ -258,7 +258,7 @@ static struct x_fiber *fiber_pick(void)
 	struct x_fiber *run[FIBERS];
 	unsigned int n;
 
-	if (!x_roll(&fibers.dice, 100))
+	if (!x_roll(&fibers.dice, x_plan.stall))
 		fibers.self->stalled = x_result->steps + x_roll(&fibers.dice, 120);
 	n = fibers_ready(run, false);
 	if (!n)

@@ -2,12 +2,13 @@
 /*
  * usage: explore [--profile P] [--first N] [--seconds S]
  *	  explore --seed N [--profile P] [--order K] [--without OP,OP...]
- *	  explore --expect RULE [--profile P] [--first N] [--seeds N]
+ *	  explore --expect RULE [--profile P] [--first N] [--seeds N] [--against EXPLORE]
  *
  * Seeds one after the other, each in a process of its own, until one fails or the time is over.
  * One that fails is shrunk (operations left out, as long as the same rule is violated; then
  * the order of steps that needs fewest of them), and printed with its trace. --expect: the
- * library is one that was broken on purpose; RULE has to be violated, and no other.
+ * library is one that was broken on purpose; RULE has to be violated, and no other; and
+ * EXPLORE, which has the library as it is, finds nothing in the same seeds.
  *
  * A profile says what there is much of: all, account, staged, syncs, churn, death; without one
  * each has its turn.
@@ -257,7 +258,7 @@ struct args {
 	uint64_t seed, order, first, seeds;
 	double seconds;
 	char *without;
-	const char *expect;
+	const char *expect, *against;
 	enum x_profile profile;
 };
 
@@ -267,7 +268,8 @@ static int explore(const struct args *a)
 	double start = now();
 	uint64_t seed;
 
-	for (seed = a->first; seed < a->first + a->seeds && now() < start + a->seconds; seed++) {
+	for (seed = a->first; (!a->seeds || seed < a->first + a->seeds) && now() < start + a->seconds;
+	     seed++) {
 		x_plan_make(&x_plan, seed, a->profile);
 		if (run())
 			return 1;
@@ -276,18 +278,36 @@ static int explore(const struct args *a)
 	return 0;
 }
 
+/* Becomes the other program. */
+static int same_seeds(const struct args *a)
+{
+	char first[24], count[24];
+
+	snprintf(first, sizeof(first), "%llu", (unsigned long long)a->first);
+	snprintf(count, sizeof(count), "%llu", (unsigned long long)(x_plan.seed - a->first + 1));
+	fflush(stdout);
+	execl(a->against, a->against, "--profile", profiles[x_plan.profile], "--first", first, "--seeds",
+	      count, (char *)NULL);
+	perror(a->against);
+	return 1;
+}
+
 static int expected(struct args *a)
 {
 	double start = now();
 
 	a->seconds = 1e9;
+	if (!a->seeds)
+		a->seeds = pl_rounds(PL_R_planted_seeds);
 	if (!explore(a)) {
 		printf("%llu seeds, and nobody has noticed\n", (unsigned long long)seeds);
 		return 1;
 	}
 	printf("seed %llu, %.2f s: %s: %s\n", (unsigned long long)x_plan.seed, now() - start, x_result->rule,
 	       x_result->text);
-	return strcmp(x_result->rule, a->expect) != 0;
+	if (strcmp(x_result->rule, a->expect))
+		return 1;
+	return a->against ? same_seeds(a) : 0;
 }
 
 static int one(const struct args *a)
@@ -323,9 +343,13 @@ static struct args parse(int argc, char **argv)
 	static const struct option options[] = {
 		{ "seed", 1, NULL, 's' },    { "order", 1, NULL, 'o' },	  { "without", 1, NULL, 'w' },
 		{ "profile", 1, NULL, 'p' }, { "seconds", 1, NULL, 't' }, { "first", 1, NULL, 'f' },
-		{ "expect", 1, NULL, 'e' },  { "seeds", 1, NULL, 'n' },	  { NULL, 0, NULL, 0 },
+		{ "expect", 1, NULL, 'e' },  { "seeds", 1, NULL, 'n' },	  { "against", 1, NULL, 'a' },
+		{ NULL, 0, NULL, 0 },
 	};
-	struct args a = { .seconds = pl_rounds(SECONDS), .first = 1, .seeds = UINT64_MAX / 2 };
+	struct args a = {
+		.seconds = pl_rounds(SECONDS),
+		.first = 1,
+	};
 	int c;
 
 	a.profile = X_IN_TURN;
@@ -344,6 +368,8 @@ static struct args parse(int argc, char **argv)
 			a.first = strtoull(optarg, NULL, 10);
 		else if (c == 'e')
 			a.expect = optarg;
+		else if (c == 'a')
+			a.against = optarg;
 		else if (c == 'n')
 			a.seeds = strtoull(optarg, NULL, 10);
 		else

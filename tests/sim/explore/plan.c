@@ -79,7 +79,7 @@ static const struct weight main_kinds[X_PROFILES][10] = {
 static const struct weight writer_kinds[X_PROFILES][5] = {
 	[X_ALL] = { { X_WRITE, 8 }, { X_BURST, 3 }, { X_HOLD, 3 }, { X_BARE, 3 }, { X_SYNC, 1 } },
 	[X_ACCOUNT] = { { X_WRITE, 2 }, { X_BURST, 10 }, { X_HOLD, 6 } },
-	[X_STAGED] = { { X_WRITE, 8 }, { X_BARE, 3 }, { X_SYNC, 4 } },
+	[X_STAGED] = { { X_WRITE, 8 }, { X_BARE, 4 }, { X_SYNC, 4 }, { X_HOLD, 2 } },
 	[X_SYNCS] = { { X_WRITE, 6 }, { X_SYNC, 6 } },
 	[X_CHURN] = { { X_WRITE, 6 }, { X_BARE, 2 }, { X_HOLD, 1 } },
 	[X_DEATH] = { { X_WRITE, 4 }, { X_BARE, 4 } },
@@ -96,13 +96,19 @@ static const struct weight trouble_kinds[X_PROFILES][10] = {
 		    { X_HEAL, 2 },
 		    { X_NOTHING, 6 } },
 	[X_ACCOUNT] = { { X_STALE, 2 }, { X_SIGNALS, 1 }, { X_NOTHING, 8 } },
-	[X_STAGED] = { { X_STOP, 4 },
+	[X_STAGED] = { { X_SIGNALS, 2 },
+		       { X_STOP, 4 },
 		       { X_DISK, 3 },
 		       { X_SYNC_ERROR, 4 },
 		       { X_WRITE_ERROR, 2 },
 		       { X_HEAL, 3 } },
 	[X_SYNCS] = { { X_SYNC_ERROR, 6 }, { X_DISK, 3 }, { X_STOP, 2 }, { X_HEAL, 1 } },
-	[X_CHURN] = { { X_DEREG, 2 }, { X_SIGNALS, 1 }, { X_DISK, 1 }, { X_HEAL, 1 }, { X_NOTHING, 6 } },
+	[X_CHURN] = { { X_WRITE_ERROR, 4 },
+		      { X_DEREG, 2 },
+		      { X_SIGNALS, 1 },
+		      { X_DISK, 1 },
+		      { X_HEAL, 1 },
+		      { X_NOTHING, 6 } },
 	[X_DEATH] = { { X_KILL, 4 }, { X_NOTHING, 3 } },
 };
 
@@ -192,6 +198,7 @@ void x_plan_make(struct x_plan *p, uint64_t seed, enum x_profile profile)
 	p->buffers = x_roll(&d, 3);
 	p->drain = (const uint32_t[]){ 4, 40, 400 }[x_roll(&d, 3)];
 	p->late_device = x_roll(&d, 2);
+	p->stall = (const uint32_t[]){ 12, 40, 120 }[x_roll(&d, 3)];
 	p->strategy = x_roll(&d, 2);
 	p->stay = (const uint32_t[]){ 0, 32, 56, 62 }[x_roll(&d, 4)];
 	p->writers = 1 + x_roll(&d, X_WRITERS);

@@ -190,6 +190,7 @@ static void lease_changed(uint32_t i, enum pinlease_state to)
 	} else if (to == PINLEASE_BREAKING) {
 		w->let_go = false;
 		x_result->breaks++;
+		sim_wake(&x_world.breaking, true);
 	} else if (to == PINLEASE_FENCING) {
 		check_fencing(i);
 	} else if (to == PINLEASE_REVOKED) {
@@ -282,6 +283,7 @@ void x_props_insisting(const struct x_comer *c, uint64_t since)
 void x_props_asked_for(uint32_t i)
 {
 	files.asked_for[x_plan.lease[i].file] = sim.now;
+	sim_wake(&x_world.active, true);
 }
 
 void x_props_excuse(uint64_t ns)
@@ -382,8 +384,11 @@ void x_props_release(uint32_t i)
 
 	lease_step(i);
 	w->releasing = w->state != PINLEASE_REVOKED && w->state != PINLEASE_LOST;
-	w->let_go = false;
-	w->missing = -1;
+	/* For a break under way the guard may have been let go already, and the state comes after. */
+	if (w->state == PINLEASE_ACTIVE) {
+		w->let_go = false;
+		w->missing = -1;
+	}
 	w->lease = NULL;
 }
 
