@@ -44,7 +44,7 @@ static void world_log(void *arg, int level, const char *msg)
 static void world_files(void)
 {
 	struct pinlease_file_opts o = { .size = sizeof(o) };
-	char name[8];
+	char name[16];
 	uint32_t i;
 
 	if (!x_plan.late_device)
@@ -328,7 +328,7 @@ struct started {
 
 static void start(struct started *s, const char *name, bool outside, void *(*fn)(void *arg), uint32_t arg)
 {
-	char text[16];
+	char text[24];
 
 	snprintf(text, sizeof(text), "%s%u", name, arg);
 	s->thread[s->count++] = (struct sim_thread *)x_fiber_new(text, outside, fn, (void *)(uintptr_t)arg);
