@@ -375,6 +375,16 @@ static void drain_events(void)
 		x_props_event((uint32_t)(uintptr_t)ev.user - 1, &ev);
 }
 
+static void file_end(uint32_t i)
+{
+	struct pinlease_file *file = x_world.file[i];
+
+	/* Nobody looks at it any more. */
+	x_world.file[i] = NULL;
+	if (pinlease_file_close(file))
+		sim_die("a file without leases cannot be closed");
+}
+
 void *x_main(void *arg)
 {
 	struct pinlease_ctx_opts o = { .size = sizeof(o), .log = x_trace ? world_log : NULL };
@@ -397,8 +407,7 @@ void *x_main(void *arg)
 	for (i = 0; i < x_plan.leases; i++)
 		lease_end(i);
 	for (i = 0; i < x_plan.files; i++)
-		if (pinlease_file_close(x_world.file[i]))
-			sim_die("a file without leases cannot be closed");
+		file_end(i);
 	if (pinlease_ctx_free(x_world.ctx))
 		sim_die("a ctx without files cannot be freed");
 	/* The account keeps what it has made for this thread. */
