@@ -223,10 +223,14 @@ void x_data_file(uint32_t file);
 uint64_t x_data_value(uint32_t file, uint32_t page); /* the next to write there */
 void x_data_new(uint32_t lease);		     /* nothing has been written through it */
 void x_data_active(uint32_t lease); /* a generation begins: what is in the file now is to stay */
-/* The first page that is not in the file as it must be, or -1. fresh: of those written in this generation. */
+/*
+ * The first page that is not in the file as it must be, or -1. fresh: others may have been at it since;
+ * of those written in this generation, one that never came into the file.
+ */
 int x_data_missing(uint32_t lease, bool fresh);
 void x_data_landed(const struct x_write *w);
 void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len);
+void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len); /* by the library */
 void x_data_synced(const struct sim_inode *inode, bool done, int r);
 void x_data_sync_begin(uint32_t lease, uint64_t need[X_PAGES]);	      /* what it has to make durable */
 int x_data_not_durable(uint32_t lease, const uint64_t need[X_PAGES]); /* a page, or -1 */

@@ -427,6 +427,7 @@ static void watch_step(const char *call)
 static void watch_wrote(struct sim_inode *inode, uint64_t off, uint64_t len)
 {
 	x_data_wrote(inode, off, len);
+	x_data_reached(inode, off, len);
 }
 
 static void watch_synced(struct sim_inode *inode, bool done, int r)

@@ -18,6 +18,7 @@ static struct file_data {
 	int fd;
 	uint64_t values; /* given away so far */
 	uint64_t syncing[X_PAGES], durable[X_PAGES];
+	uint64_t reached[X_PAGES]; /* the newest that came into the file through a lease */
 	bool dirty[X_PAGES], taken[X_PAGES];
 } files[X_FILES];
 
@@ -78,7 +79,8 @@ int x_data_missing(uint32_t i, bool fresh_only)
 
 	x_result->checked++;
 	for (page = 0; page < l->pages; page++)
-		if ((fresh[i][page] || !fresh_only) && file_value(l->file, l->page + page) != truth[i][page])
+		if (fresh_only ? fresh[i][page] && files[l->file].reached[l->page + page] < truth[i][page]
+			       : file_value(l->file, l->page + page) != truth[i][page])
 			return (int)page;
 	return -1;
 }
@@ -90,8 +92,10 @@ void x_data_landed(const struct x_write *w)
 	fresh[w->lease][w->page] = true;
 	truth[w->lease][w->page] = landed[w->lease][w->page] = w->value;
 	/* In the file at once, unless it is staged. */
-	if (file_value(l->file, l->page + w->page) == w->value)
-		files[l->file].dirty[l->page + w->page] = true;
+	if (file_value(l->file, l->page + w->page) != w->value)
+		return;
+	files[l->file].dirty[l->page + w->page] = true;
+	files[l->file].reached[l->page + w->page] = w->value;
 }
 
 static struct file_data *data_of(const struct sim_inode *inode)
@@ -111,6 +115,15 @@ void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len)
 
 	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++)
 		f->dirty[page] = true;
+}
+
+void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len)
+{
+	struct file_data *f = data_of(inode);
+	uint64_t page;
+
+	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++)
+		f->reached[page] = file_value((uint32_t)(f - files), (uint32_t)page);
 }
 
 void x_data_synced(const struct sim_inode *inode, bool done, int r)
