@@ -139,11 +139,11 @@ static void steps(uint32_t n)
 		x_point("works");
 }
 
-/* Some when a break has begun. */
+/* Some when a break has begun, or is about to be written back. */
 static void main_anew(const struct x_op *op)
 {
 	if (op->b % 2) {
-		sim_wait(&x_world.breaking, sim.now + SIM_S);
+		sim_wait(op->b / 128 % 2 ? &x_world.breaking : &x_world.fencing, sim.now + SIM_S);
 		steps(op->b / 2 % 64);
 	}
 	lease_end(op->a);

@@ -181,6 +181,7 @@ struct x_world {
 	bool stop, over, killed;
 	bool active;   /* woken when a lease becomes ACTIVE, or is about to */
 	bool breaking; /* woken when one is broken */
+	bool fencing;  /* woken when one has drained */
 	uint32_t openers_left;
 	struct x_write *writes;
 };

@@ -228,7 +228,7 @@ static void trouble_once(const struct x_op *op)
 		sim_fail("datasync", 1, -EIO, 1);
 		break;
 	case X_WRITE_ERROR:
-		sim_fail("pwrite", 1 + op->b % 3, -ENOSPC, 1);
+		sim_fail("pwrite", 1 + op->b % 3, -ENOSPC, 1 + op->b / 8 % 4);
 		break;
 	case X_STALE:
 		sim_signal_process(SIGRTMAX - 2, (int)(op->b % 20));

@@ -192,6 +192,7 @@ static void lease_changed(uint32_t i, enum pinlease_state to)
 		x_result->breaks++;
 		sim_wake(&x_world.breaking, true);
 	} else if (to == PINLEASE_FENCING) {
+		sim_wake(&x_world.fencing, true);
 		check_fencing(i);
 	} else if (to == PINLEASE_REVOKED) {
 		check_revoked(i);
