@@ -141,6 +141,18 @@ def by_preload(scratch):
         scratch.verdict.bad("run", f"preloads {found}, {library} was to be: {result.stderr.strip()}")
 
 
+def installed_tools(scratch, version):
+    """Each runs where it is installed, and has a page."""
+    for tool in (scratch.prefix / "bin").iterdir():
+        scratch.verdict.count("tools")
+        result = scratch.step(tool.name, [tool, "--version"],
+                              env={**os.environ, "LD_LIBRARY_PATH": str(scratch.libdir())})
+        if result.stdout.strip() != f"{tool.name} {version}":
+            scratch.verdict.bad(tool.name, f"prints {result.stdout.strip()!r}")
+        if not (scratch.prefix / "share/man/man1" / f"{tool.name}.1").exists():
+            scratch.verdict.bad(tool.name, "has no page")
+
+
 def installed_pages(scratch):
     """man finds a page under each name, and what a link says is there."""
     root = scratch.prefix / "share/man"
@@ -163,11 +175,12 @@ def main():
             by_pkg_config(scratch, version)
             by_find_package(scratch, cmake, version)
             by_preload(scratch)
+            installed_tools(scratch, version)
             installed_pages(scratch)
             for name, path in public_headers().items():
                 if not (scratch.prefix / "include" / name).exists():
                     verdict.bad(path, "is not installed")
-    verdict.close(("consumers", 5), ("pages", 10))
+    verdict.close(("consumers", 5), ("pages", 10), ("tools", 1))
 
 
 main()
