@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import pty
 import re
 import subprocess
 import tempfile
@@ -77,13 +78,16 @@ class Server:
     def start(self):
         prefix = ["setpriv", f"--reuid={self.user}", "--clear-groups"] if self.user else []
         self.log = tempfile.TemporaryFile("w+", dir=WORK)
-        self.process = subprocess.Popen([*prefix, *self.command, "-p", str(self.port)], stdout=self.log,
+        self.process = subprocess.Popen([*prefix, *self.command, *self.where()], stdout=self.log,
                                         stderr=subprocess.STDOUT)
         self.port = int(self.wait_for(r"listening on port (\d+)")[1])
 
+    def where(self):
+        return ["-p", str(self.port)]
+
     def said(self):
-        self.log.seek(0)
-        return self.log.read()
+        # Its place in the log is ours, too: nobody moves it.
+        return os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
 
     def wait_for(self, pattern):
         end = time.monotonic() + PATIENCE
@@ -110,15 +114,38 @@ class Server:
             print(self.said())
 
 
+class Stranger(Server):
+    """In its place: each connection is another scene, after the last it ends by itself."""
+
+    def __init__(self, program, root):
+        self.command = [program, "server", ADDRESS]
+        self.root, self.user, self.port = pathlib.Path(root), None, 0
+        self.start()
+
+    def where(self):
+        return [str(self.port)]
+
+    def stop(self):
+        check(self.process.wait(PATIENCE) == 0, f"stranger: {self.process.returncode}: {self.said()}")
+
+
 class Copy:
     """One that is under way."""
 
-    def __init__(self, program, server, file, path, *options, host=ADDRESS):
+    def __init__(self, program, server, file, path, *options, host=ADDRESS, terminal=False):
         self.server, self.partial = server, None
         name = os.path.basename(path) or file.name
         self.partial = server.root / os.path.dirname(path) / f".{name}.pl-copy"
-        self.process = subprocess.Popen([program, "-p", str(server.port), "--json", *options, str(file),
-                                         f"{host}:{path}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.fd, outputs = None, {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        if terminal:
+            self.fd, slave = pty.openpty()
+            outputs = {"stdout": slave, "stderr": slave}
+        else:
+            options = ("--json", *options)
+        self.process = subprocess.Popen([program, "-p", str(server.port), *options, str(file), f"{host}:{path}"],
+                                        **outputs)
+        if terminal:
+            os.close(slave)
 
     def until(self, durable):
         """So many bytes, a multiple of 4 MiB, are durable, and it is not finished.
@@ -136,6 +163,19 @@ class Copy:
             except FileNotFoundError:
                 pass
             time.sleep(0.01)
+
+    def shown(self):
+        """What was on the terminal in the end; it fits into the buffer that a terminal has."""
+        self.process.wait(PATIENCE * 2)
+        check(self.process.returncode == 0, f"pl-copy: {self.process.returncode}")
+        text = b""
+        try:
+            while more := os.read(self.fd, 4096):
+                text += more
+        except OSError:
+            pass
+        os.close(self.fd)
+        return text.decode().replace("\r\n", "\n")
 
     def end(self, status=0):
         """Its report; stderr in "said"."""

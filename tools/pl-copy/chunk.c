@@ -83,18 +83,21 @@ static void lend(struct chunk *c)
 	session_say(c->session, &f);
 }
 
-/* Somebody has the file open, perhaps for long: the sender's user is told who. */
+/*
+ * Somebody has the file open, perhaps for long: the sender's user is told who. Or there is no room for
+ * another chunk in memory, as long as the others of the session get on.
+ */
 static void try_later(struct chunk *c, enum chunk_step step)
 {
 	uint64_t now = now_ns();
 
 	c->step = step;
 	c->retry_ns = now + RETRY_NS;
-	if (!c->since_ns)
+	if (!c->since_ns || (c->result != -EAGAIN && c->since_ns < c->session->moved_ns))
 		c->since_ns = now;
 	if (now - c->since_ns > PATIENCE_NS)
 		session_fail(c->session, &c->trouble, 0);
-	else if (now - c->since_ns > TELL_NS)
+	else if (now - c->since_ns > TELL_NS && c->result == -EAGAIN)
 		session_waits(c->session, &c->trouble);
 }
 
@@ -128,6 +131,7 @@ static void finished(struct chunk *c)
 		lend(c);
 	} else if (result == CHUNK_IS_THERE || result == CHUNK_IS_DURABLE) {
 		idle(c);
+		c->session->moved_ns = now_ns();
 		answer(c, result == CHUNK_IS_THERE ? FRAME_HAVE : FRAME_DURABLE, 0);
 	} else if (c->trouble.again) {
 		try_later(c, step);
@@ -186,7 +190,7 @@ void chunk_message(struct chunk *c, const struct frame *f)
 
 	/* ESTALE: too late, the fence was faster, or the answer to an older RECALL. */
 	if (r && r != -ESTALE) {
-		session_end(c->session);
+		session_protocol_error(c->session);
 		return;
 	}
 	if (!r)

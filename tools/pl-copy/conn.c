@@ -108,14 +108,22 @@ static const struct rdma_conn_param param = { .retry_count = 7, .rnr_retry_count
 int conn_connect(struct conn *conn)
 {
 	struct rdma_conn_param p = param;
+	uint8_t hail[HAIL_BYTES];
 
+	hail_encode(REFUSAL_NONE, hail);
+	p.private_data = hail;
+	p.private_data_len = sizeof(hail);
 	return rdma_connect(conn->id, &p) ? -errno : 0;
 }
 
 int conn_accept(struct conn *conn)
 {
 	struct rdma_conn_param p = param;
+	uint8_t hail[HAIL_BYTES];
 
+	hail_encode(REFUSAL_NONE, hail);
+	p.private_data = hail;
+	p.private_data_len = sizeof(hail);
 	return rdma_accept(conn->id, &p) ? -errno : 0;
 }
 

@@ -25,7 +25,7 @@ struct send_options {
 
 /* "pl-copy: ..." to stderr; ends a line of progress first. */
 __attribute__((format(printf, 1, 2))) void say(const char *fmt, ...);
-/* Both: an exit status. */
+/* Both: an exit status; send_file dies of the signal that interrupts it. */
 int serve(const struct serve_options *options);
 int send_file(const struct send_options *options);
 

@@ -6,7 +6,7 @@
 #include "frame.h"
 
 #define MAGIC	0x50434c50u /* "PLCP" */
-#define VERSION 1u
+#define VERSION 1u	    /* of all but hails, which stay as they are */
 
 /* A place in a buffer; what does not fit leaves it NULL for good. */
 struct cursor {
@@ -60,6 +60,29 @@ static uint64_t get64(struct cursor *c)
 
 	get(c, &value, sizeof(value));
 	return le64toh(value);
+}
+
+void hail_encode(enum refusal refusal, uint8_t buf[HAIL_BYTES])
+{
+	struct cursor c = { .at = buf, .end = buf + HAIL_BYTES };
+
+	put32(&c, MAGIC);
+	put32(&c, VERSION);
+	put32(&c, refusal);
+}
+
+int hail_decode(const void *buf, size_t len, struct hail *hail)
+{
+	struct cursor c = { .at = (uint8_t *)(uintptr_t)buf };
+	uint32_t magic;
+
+	c.end = buf ? c.at + len : NULL;
+	magic = get32(&c);
+	hail->version = get32(&c);
+	hail->refusal = get32(&c);
+	if (!c.at || magic != MAGIC)
+		return -EPROTO;
+	return hail->version == VERSION ? 0 : -EPROTONOSUPPORT;
 }
 
 int frame_encode(const struct frame *f, void *buf, size_t cap)

@@ -14,11 +14,14 @@
  *	PEER   RETURNED             ◀─▶    PEER     RECALL, RESTORED, GONE (pinlease_peers(7)), at any time
  *	                            ◀──    DURABLE  on the disk, and read back: the sum is right
  *	                            ◀──    AGAIN    it is not: offer it again
- *	FINISH sum of all sums      ──▶
- *	                            ◀──    FINISHED the file has its name
+ *	FINISH                      ──▶
+ *	                            ◀──    FINISHED the file has its name: the sum of all sums
  *	                            ◀──    AGAIN    for up to a window of chunks
  *
  * PING says nothing, but that whoever sends it lives.
+ *
+ * Before all that each hails the other in the private data of rdma_cm's connection requests, so nobody
+ * sends a frame to what is no pl-copy, or another version of it.
  */
 #ifndef PLC_FRAME_H
 #define PLC_FRAME_H
@@ -80,6 +83,19 @@ struct hello {		/* the body of HELLO */
 	char path[1025]; /* at the receiver */
 	char name[256];	 /* of the source, for a path that is a directory */
 };
+
+#define HAIL_BYTES 12u /* of 56 that a connection request may carry */
+
+enum refusal { REFUSAL_NONE, REFUSAL_VERSION, REFUSAL_BUSY };
+
+struct hail {
+	uint32_t version;
+	uint32_t refusal; /* REJECT only: enum refusal, or what a later version has */
+};
+
+void hail_encode(enum refusal refusal, uint8_t buf[HAIL_BYTES]);
+/* 0; -EPROTO: not from a pl-copy; -EPROTONOSUPPORT: from another version. Zeros may follow. */
+int hail_decode(const void *buf, size_t len, struct hail *hail);
 
 /* Bytes, or -ENOSPC. */
 int frame_encode(const struct frame *f, void *buf, size_t cap);

@@ -17,6 +17,18 @@ static const char usage_text[] =
 	"usage: pl-copy [-p PORT] [-r SECONDS] [--preserve] [-q] [--json] FILE HOST:PATH\n"
 	"       pl-copy --serve [-p PORT] [-a ADDRESS] [--root DIR] [-q]\n";
 
+static const char help_text[] =
+	"\nCopies FILE by RDMA to where pl-copy --serve runs, or goes on with a copy that ended early.\n\n"
+	"  -p, --port PORT      the port of the server (4794); serving, 0: any that is free\n"
+	"  -r, --retry SECONDS  after a lost connection, try again for so long (60)\n"
+	"      --preserve       keep permissions and time of modification\n"
+	"  -q, --quiet          say nothing but errors\n"
+	"      --json           a report at the end, as a JSON object\n"
+	"      --serve          take files until a signal\n"
+	"  -a, --address ADDR   listen there only\n"
+	"      --root DIR       put files below this directory (the current one)\n"
+	"      --version\n";
+
 enum { OPT_SERVE = 256, OPT_ROOT, OPT_PRESERVE, OPT_JSON, OPT_VERSION };
 
 static const struct option long_options[] = {
@@ -134,6 +146,7 @@ static int parse_option(struct arguments *a, int option)
 		return 0;
 	case 'h':
 		fputs(usage_text, stdout);
+		fputs(help_text, stdout);
 		return 1;
 	case OPT_VERSION:
 		printf("pl-copy %s\n", pinlease_version());

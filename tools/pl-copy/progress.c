@@ -49,22 +49,50 @@ static void measure(const struct counts *c, uint64_t now)
 	view.last_written = c->written;
 }
 
+/* "1:02:03 left", at the speed there has been on this connection. */
+static const char *rest(const struct counts *c, uint64_t now, char buf[32])
+{
+	double seconds = (double)(now - c->connected_ns) / 1e9;
+	unsigned long left;
+
+	*buf = '\0';
+	if (!c->done || c->done == c->size || !c->connected_ns)
+		return buf;
+	seconds *= (double)(c->size - c->done) / (double)c->done;
+	left = seconds < 1e9 ? (unsigned long)seconds : 1000000000ul;
+	if (left >= 3600)
+		snprintf(buf, 32, "  %lu:%02lu:%02lu left", left / 3600, left / 60 % 60, left % 60);
+	else
+		snprintf(buf, 32, "  %lu:%02lu left", left / 60, left % 60);
+	return buf;
+}
+
+static const char *breaks(const struct counts *c, char buf[24])
+{
+	snprintf(buf, 24, "%u break%s", c->breaks, c->breaks == 1 ? "" : "s");
+	return buf;
+}
+
+/* A long name leaves room for the rest. */
 void progress_show(const struct counts *c, const char *state)
 {
 	struct winsize size = { .ws_col = 80 };
 	uint64_t now = now_ns();
-	char line[512], done[16], all[16], rate[16];
+	char line[256], done[16], all[16], rate[16], left[32], broken[24];
+	int columns, name, n;
 
 	if (!view.terminal || view.quiet || now - view.last_ns < SHOW_NS)
 		return;
 	measure(c, now);
 	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || size.ws_col < 20)
 		size.ws_col = 80;
-	snprintf(line, sizeof(line), "%.200s %3u%%  %s of %s  %s/s  %u break%s  %s", view.name,
-		 c->size ? (unsigned int)((double)c->done * 100 / (double)c->size) : 100,
-		 amount((double)c->done, done), amount((double)c->size, all), amount(view.rate, rate),
-		 c->breaks, c->breaks == 1 ? "" : "s", state);
-	fprintf(stderr, "\r%.*s\033[K", (int)size.ws_col - 1, line);
+	columns = size.ws_col - 1;
+	n = snprintf(line, sizeof(line), " %3u%%  %s of %s  %s/s%s  %s%s%s",
+		     c->size ? (unsigned int)((double)c->done * 100 / (double)c->size) : 100,
+		     amount((double)c->done, done), amount((double)c->size, all), amount(view.rate, rate),
+		     rest(c, now, left), breaks(c, broken), *state ? "  " : "", state);
+	name = columns - n > 10 ? columns - n : 10;
+	fprintf(stderr, "\r%.*s%.*s\033[K", name, view.name, columns > name ? columns - name : 0, line);
 	fflush(stderr);
 	view.shown = true;
 }
@@ -121,7 +149,7 @@ static void end_json(const struct send_options *options, const struct counts *c)
 
 void progress_end(const struct send_options *options, const struct counts *c)
 {
-	char all[16], rate[16], sum[SUM_TEXT];
+	char all[16], rate[16], broken[24], sum[SUM_TEXT];
 
 	progress_clear();
 	if (options->json)
@@ -129,9 +157,9 @@ void progress_end(const struct send_options *options, const struct counts *c)
 	if (*c->error || options->quiet || options->json)
 		return;
 	sum_text(&c->sum, sum);
-	printf("%s: %s in %.2f s, %s/s, %u break%s, sum %s", view.name, amount((double)c->size, all),
-	       seconds_of(c), amount((double)c->written / (seconds_of(c) > 0 ? seconds_of(c) : 1), rate),
-	       c->breaks, c->breaks == 1 ? "" : "s", sum);
+	printf("%s: %s in %.2f s, %s/s, %s, sum %s", view.name, amount((double)c->size, all), seconds_of(c),
+	       amount((double)c->written / (seconds_of(c) > 0 ? seconds_of(c) : 1), rate), breaks(c, broken),
+	       sum);
 	if (c->there)
 		printf(", %s were there", amount((double)c->there, all));
 	if (c->connections > 1)

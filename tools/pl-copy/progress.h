@@ -11,7 +11,7 @@ struct counts {
 	uint64_t done;		     /* bytes that are durable at the receiver */
 	uint64_t sent, there, holes; /* of those: written by RDMA, found there, never sent */
 	uint64_t written;	     /* bytes that RDMA has carried, repetitions included */
-	uint64_t start_ns, end_ns;
+	uint64_t start_ns, end_ns, connected_ns;
 	uint32_t breaks, breaks_here; /* of this run; of this connection, as the receiver counts */
 	uint32_t connections, wrong, again;
 	bool summed;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The sender: one file, over as many connections as it takes. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,30 @@ static int fail(struct copy *copy, const char *what, const char *why)
 {
 	snprintf(copy->counts.error, sizeof(copy->counts.error), "%.120s: %.120s", what, why);
 	return -ECANCELED;
+}
+
+static volatile sig_atomic_t interrupted; /* by this signal */
+
+static void interrupt(int signal)
+{
+	interrupted = signal;
+}
+
+bool copy_interrupted(void)
+{
+	return interrupted;
+}
+
+/* What waits is woken, by EINTR or by its own time; the second time the signal does what it does. */
+static void catch_signals(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction action = { .sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND }, was;
+	size_t i;
+
+	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (!sigaction(signals[i], NULL, &was) && was.sa_handler != SIG_IGN)
+			sigaction(signals[i], &action, NULL);
 }
 
 static void introduce(struct copy *copy)
@@ -63,17 +88,15 @@ static int once(struct copy *copy)
 {
 	struct conn conn = { .lost = false };
 	struct rdma_event_channel *events = NULL;
-	const char *what = "";
+	char why[DIAL_WHY] = "";
 	int r;
 
 	sender_callbacks(&conn);
-	r = dial(copy->options->host, copy->options->port, &conn, &events, &what);
+	r = dial(copy->options->host, copy->options->port, &conn, &events, why);
 	if (r) {
 		/* Nobody there, at the first try: then there is nothing to wait for. */
-		if (!copy->counts.connections && r == -EADDRNOTAVAIL)
-			return fail(copy, copy->options->host, what);
-		if (!copy->counts.connections)
-			return fail(copy, copy->options->host, strerror(-r));
+		if ((!copy->counts.connections && !interrupted) || r == -EPROTO || r == -EPROTONOSUPPORT)
+			return fail(copy, copy->options->host, why);
 		return r;
 	}
 	copy->counts.connections++;
@@ -100,6 +123,9 @@ static int until_done(struct copy *copy)
 
 	copy->moved_ns = moved = now_ns();
 	while ((r = once(copy)) && r != -ECANCELED) {
+		if (interrupted)
+			return fail(copy, copy->options->to,
+				    "interrupted; the same command goes on from here");
 		if (copy->moved_ns != moved) {
 			moved = copy->moved_ns;
 			wait = BACK_OFF_MS;
@@ -130,11 +156,14 @@ int send_file(const struct send_options *options)
 	copy->options = options;
 	copy->source.fd = -1;
 	progress_start(options->file, options->quiet);
+	catch_signals();
 	copy->counts.start_ns = now_ns();
 	r = prepare(copy);
 	if (!r)
 		r = until_done(copy);
 	copy->counts.end_ns = now_ns();
+	if (interrupted && !r)
+		interrupted = 0;
 	if (r)
 		say("%s", copy->counts.error);
 	progress_end(options, &copy->counts);
@@ -144,5 +173,8 @@ int send_file(const struct send_options *options)
 		munmap(copy->buffers, WINDOW * CHUNK_BYTES);
 	free(copy->known);
 	free(copy);
+	/* As a shell expects it of what was interrupted. */
+	if (interrupted && !fflush(stdout))
+		raise(interrupted);
 	return r ? STATUS_FAILED : STATUS_OK;
 }

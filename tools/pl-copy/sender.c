@@ -75,10 +75,13 @@ static uint64_t mapped_bytes(uint64_t len, uint64_t map)
 static int confirmed(struct sender *s, struct slot *slot, bool was_there)
 {
 	struct counts *counts = &s->copy->counts;
+	struct known *known = &s->copy->known[slot->index];
 	uint64_t len = chunk_len(s->copy->source.size, slot->index), mapped = mapped_bytes(len, slot->map);
 
 	slot_detach(slot);
 	slot->step = SLOT_IDLE;
+	known->confirmed = counts->connections;
+	known->was_there = was_there;
 	s->confirmed++;
 	s->copy->moved_ns = now_ns();
 	s->state = "";
@@ -95,15 +98,17 @@ static int confirmed(struct sender *s, struct slot *slot, bool was_there)
 static void uncount(struct sender *s, uint64_t chunk)
 {
 	struct counts *counts = &s->copy->counts;
-	uint64_t len = chunk_len(s->copy->source.size, chunk);
-	uint64_t mapped = mapped_bytes(len, s->copy->known[chunk].map);
+	struct known *known = &s->copy->known[chunk];
+	uint64_t len = chunk_len(s->copy->source.size, chunk), mapped = mapped_bytes(len, known->map);
 
+	known->confirmed = 0;
+	s->confirmed--;
 	counts->done -= len;
 	counts->holes -= len - mapped;
-	if (counts->sent >= mapped)
-		counts->sent -= mapped;
-	else
+	if (known->was_there)
 		counts->there -= mapped;
+	else
+		counts->sent -= mapped;
 }
 
 static int again(struct sender *s, struct slot *slot, const struct frame *f)
@@ -125,10 +130,9 @@ static int again(struct sender *s, struct slot *slot, const struct frame *f)
 		slot_detach(slot);
 		return slot->step == SLOT_READING ? 0 : slot_offer(slot);
 	}
-	if (!known->read || s->redo_count == WINDOW)
+	if (known->confirmed != s->copy->counts.connections || s->redo_count == WINDOW)
 		return -EPROTO;
 	s->finishing = false;
-	s->confirmed--;
 	uncount(s, f->chunk);
 	s->redo[s->redo_count++] = f->chunk;
 	return go_on(s);
@@ -161,7 +165,7 @@ static int waits(struct sender *s, const struct frame *f)
 	char text[256];
 
 	frame_text(f->body, f->body_len, text, sizeof(text));
-	if (!*s->state)
+	if (!*s->state && !s->copy->options->quiet)
 		say("%s; waiting", text);
 	s->state = "waiting";
 	return 0;
@@ -175,8 +179,9 @@ static int received_of(struct sender *s, struct slot *slot, const struct frame *
 	case FRAME_PEER:
 		return slot ? slot_message(slot, f) : 0;
 	case FRAME_HAVE:
+		return slot && slot->step == SLOT_OFFERED && !slot->peer ? confirmed(s, slot, true) : -EPROTO;
 	case FRAME_DURABLE:
-		return slot ? confirmed(s, slot, f->type == FRAME_HAVE) : -EPROTO;
+		return slot && slot->step == SLOT_WRITTEN ? confirmed(s, slot, false) : -EPROTO;
 	case FRAME_AGAIN:
 		return f->chunk < s->copy->source.chunks ? again(s, slot, f) : -EPROTO;
 	default:
@@ -196,6 +201,8 @@ static int received(void *arg, const struct frame *f)
 	}
 	switch (f->type) {
 	case FRAME_WELCOME:
+		if (s->welcome)
+			return -EPROTO;
 		s->welcome = true;
 		s->state = "";
 		return go_on(s);
@@ -265,6 +272,8 @@ static int loop(struct sender *s, struct rdma_event_channel *events)
 	while (!r && !s->over) {
 		if (poll(fds, 3, TICK_MS) < 0 && errno != EINTR)
 			return -errno;
+		if (copy_interrupted())
+			return -EINTR;
 		r = conn_poll(s->conn);
 		if (!r)
 			pool_collect(s->copy->pool);
@@ -314,6 +323,7 @@ int sender_run(struct copy *copy, struct conn *conn, struct rdma_event_channel *
 	conn->arg = s;
 	copy->counts.done = copy->counts.there = copy->counts.sent = copy->counts.holes = 0;
 	copy->counts.breaks_here = 0;
+	copy->counts.connected_ns = now_ns();
 	for (i = 0; i < WINDOW; i++) {
 		s->slot[i].sender = s;
 		s->slot[i].buf = copy->buffers + (size_t)i * CHUNK_BYTES;
@@ -324,7 +334,7 @@ int sender_run(struct copy *copy, struct conn *conn, struct rdma_event_channel *
 	if (!r)
 		r = loop(s, events);
 	if (r == -EPROTO)
-		sender_fatal(s, copy->options->host, "does not speak this version of pl-copy's protocol");
+		sender_fatal(s, copy->options->host, "protocol error");
 	if (*copy->counts.error)
 		r = -ECANCELED;
 	else if (!s->finished)

@@ -11,7 +11,9 @@
 struct known { /* of a chunk that was read before */
 	struct sum sum;
 	uint64_t map;
+	uint32_t confirmed; /* number of the connection on which the receiver said that it is there; or 0 */
 	bool read, wrong;
+	bool was_there; /* confirmed: and had been before */
 };
 
 struct copy { /* lives over connections */
@@ -25,6 +27,8 @@ struct copy { /* lives over connections */
 	uint64_t moved_ns; /* when a chunk became durable last */
 };
 
+/* By a signal: nothing is begun any more. */
+bool copy_interrupted(void);
 /* 0: done; -ECONNRESET: connect again; else it is over, and counts.error says why. */
 int sender_run(struct copy *copy, struct conn *conn, struct rdma_event_channel *events);
 void sender_callbacks(struct conn *conn);

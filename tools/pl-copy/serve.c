@@ -81,11 +81,14 @@ static int start_listening(struct server *server)
 	return r ? refuse(server->address, r) : 0;
 }
 
-static void connect_request(struct server *server, struct rdma_cm_id *id)
+static void connect_request(struct server *server, struct rdma_cm_id *id, int hail)
 {
-	if (server->count < SESSIONS_MAX && !session_new(server, id))
+	uint8_t answer[HAIL_BYTES];
+
+	if (!hail && server->count < SESSIONS_MAX && !session_new(server, id))
 		return;
-	rdma_reject(id, NULL, 0);
+	hail_encode(hail ? REFUSAL_VERSION : REFUSAL_BUSY, answer);
+	rdma_reject(id, answer, sizeof(answer));
 	rdma_destroy_id(id);
 }
 
@@ -94,15 +97,19 @@ static void cm_events(struct server *server)
 	struct rdma_cm_event *event;
 	enum rdma_cm_event_type type;
 	struct rdma_cm_id *id;
+	struct hail hail;
+	int hailed;
 
 	while (!rdma_get_cm_event(server->events, &event)) {
 		type = event->event;
 		id = event->id;
+		hailed = hail_decode(event->param.conn.private_data, event->param.conn.private_data_len,
+				     &hail);
 		/* Before anything is done with the id: it cannot be destroyed with an event that is not
 		 * acked. */
 		rdma_ack_cm_event(event);
 		if (type == RDMA_CM_EVENT_CONNECT_REQUEST)
-			connect_request(server, id);
+			connect_request(server, id, hailed);
 		else if (id->context && type == RDMA_CM_EVENT_ESTABLISHED)
 			session_up(id->context);
 		else if (id->context && type != RDMA_CM_EVENT_TIMEWAIT_EXIT)

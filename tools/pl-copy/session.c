@@ -83,6 +83,14 @@ void session_say(struct session *s, const struct frame *f)
 		session_end(s);
 }
 
+/* Whoever wants the same place next waits for what is left of this one. */
+static void over(struct session *s)
+{
+	s->state = SESSION_OVER;
+	s->over_ns = now_ns();
+	s->target.leaving = true;
+}
+
 void session_fail(struct session *s, const struct trouble *trouble, uint32_t flags)
 {
 	struct frame f = { .type = FRAME_ERROR,
@@ -93,8 +101,7 @@ void session_fail(struct session *s, const struct trouble *trouble, uint32_t fla
 
 	if (s->state == SESSION_OVER)
 		return;
-	s->state = SESSION_OVER;
-	s->over_ns = now_ns();
+	over(s);
 	if (!s->server->quiet)
 		printf("%s: %s\n", s->from, trouble->text);
 	session_say(s, &f);
@@ -113,12 +120,17 @@ void session_waits(struct session *s, const struct trouble *trouble)
 	session_say(s, &f);
 }
 
-static int protocol_error(struct session *s)
+void session_protocol_error(struct session *s)
 {
 	struct trouble trouble = { .again = false };
 
-	trouble_say(&trouble, -EPROTO, "what the other side says makes no sense here");
+	trouble_say(&trouble, -EPROTO, "protocol error");
 	session_fail(s, &trouble, 0);
+}
+
+static int protocol_error(struct session *s)
+{
+	session_protocol_error(s);
 	return 0;
 }
 
@@ -239,8 +251,7 @@ static void check_done(struct job *job)
 		s->done = true;
 		f.sum = s->total;
 		session_say(s, &f);
-		s->state = SESSION_OVER;
-		s->over_ns = now_ns();
+		over(s);
 		if (!s->server->quiet)
 			printf("%s: %s: %llu bytes\n", s->from, s->target.dest,
 			       (unsigned long long)s->target.size);
@@ -298,7 +309,12 @@ static int received(void *arg, const struct frame *f)
 
 void session_poll(struct session *s)
 {
-	if (!s->ending && conn_poll(&s->conn))
+	int r = s->ending ? 0 : conn_poll(&s->conn);
+
+	/* It is told, and the connection ends soon, as after any ERROR. */
+	if (r == -EPROTO)
+		session_protocol_error(s);
+	else if (r)
 		session_end(s);
 }
 
@@ -312,8 +328,7 @@ void session_end(struct session *s)
 	s->ending = true;
 	if (!s->done && s->state != SESSION_OVER && s->state != SESSION_NEW && !s->server->quiet)
 		printf("%s: %s: connection lost\n", s->from, s->target.dest);
-	s->state = SESSION_OVER;
-	s->over_ns = now_ns();
+	over(s);
 	s->conn.lost = true;
 	for (i = 0; i < (int)WINDOW; i++)
 		if (s->chunk[i].grant)

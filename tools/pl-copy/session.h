@@ -77,6 +77,7 @@ struct session {
 	struct job job;	     /* open, check or close */
 	bool busy, ending, done;
 	uint64_t since_ns, retry_ns, over_ns, told_ns;
+	uint64_t moved_ns;    /* when a chunk became durable last */
 	uint64_t bad[WINDOW]; /* check: chunks that are wrong */
 	uint32_t bad_count;
 	struct sum total;
@@ -110,6 +111,8 @@ void session_poll(struct session *s);
 bool session_is_over(const struct session *s);
 void session_free(struct session *s);
 void session_say(struct session *s, const struct frame *f);
+/* ERROR, for what a pl-copy would not say. */
+void session_protocol_error(struct session *s);
 /* WAITING, not too often. */
 void session_waits(struct session *s, const struct trouble *trouble);
 /* ERROR; the client ends the connection. */

@@ -120,7 +120,7 @@ static void read_run(struct job *job)
 	const struct source *source = &slot->sender->copy->source;
 
 	/* What is offered as a hole is sent only if it cannot be one. */
-	if (!slot->map && !slot->peer) {
+	if (!slot->map && !slot->zeros) {
 		slot->sum = sum_of_hole(chunk_len(source->size, slot->index));
 		slot->result = 0;
 		return;
@@ -143,7 +143,7 @@ static int read_finished(struct slot *slot)
 	known->sum = slot->sum;
 	known->map = slot->map;
 	known->read = true;
-	slot->filled = slot->map || slot->peer;
+	slot->filled = slot->map || slot->zeros;
 	if (!slot->peer)
 		return slot_offer(slot);
 	start_writing(slot);
@@ -163,6 +163,7 @@ static void slot_read(struct slot *slot)
 {
 	slot->step = SLOT_READING;
 	slot->busy = true;
+	slot->zeros = slot->peer;
 	slot->job = (struct job){ .run = read_run, .done = read_done };
 	pool_submit(slot->sender->copy->pool, &slot->job);
 }

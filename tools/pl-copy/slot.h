@@ -28,6 +28,7 @@ struct slot {
 	enum slot_step step;
 	bool busy;   /* the job is with the pool */
 	bool filled; /* buf has the chunk */
+	bool zeros;  /* a job that reads: buf is to have it also if it is a hole */
 	uint64_t index, map;
 	uint64_t wanted;     /* blocks to write: map, or with zeros */
 	uint32_t next, left; /* block to post; blocks that have not completed */

@@ -45,12 +45,26 @@ static int open_below(int root, const char *path, uint64_t flags)
 	return fd < 0 ? -errno : (int)fd;
 }
 
+/* For people: in a directory it has the name that it had. */
+static void tell_place(struct target *t)
+{
+	char place[sizeof(t->hello.path) + sizeof(t->hello.name) + 1];
+	size_t len = strlen(t->hello.path);
+
+	len = (size_t)snprintf(place, sizeof(place), "%s%s%s", t->hello.path,
+			       t->hello.path[len - 1] == '/' ? "" : "/", t->hello.name);
+	frame_text(place, len, t->dest, sizeof(t->dest));
+}
+
 /* Splits hello.path into a directory, which is opened, and a name in it. */
 static int find_place(struct target *t, int root)
 {
 	char dir[sizeof(t->hello.path)], *slash;
 	const char *path = t->hello.path, *name = t->hello.name;
 
+	/* A try before this one had to wait. */
+	if (t->dir >= 0)
+		close(t->dir);
 	path += strspn(path, "/");
 	t->dir = open_below(root, *path ? path : ".", O_RDONLY | O_DIRECTORY);
 	if (t->dir == -ENOENT || t->dir == -ENOTDIR) {
@@ -66,6 +80,8 @@ static int find_place(struct target *t, int root)
 	}
 	if (t->dir < 0)
 		return t->dir;
+	if (name == t->hello.name && *t->hello.path)
+		tell_place(t);
 	if (!strcmp(name, ".") || !strcmp(name, ".."))
 		return -EISDIR;
 	if (snprintf(t->name, sizeof(t->name), "%s", name) >= (int)sizeof(t->name) ||
@@ -105,7 +121,11 @@ static int claim(struct target *t, struct trouble *trouble)
 		if (strcmp(other->name, t->name) || fstat(other->dir, &b) || a.st_ino != b.st_ino ||
 		    a.st_dev != b.st_dev)
 			continue;
-		r = memcmp(other->hello.id, t->hello.id, sizeof(t->hello.id)) ? -EBUSY : -EALREADY;
+		trouble->again = other->leaving;
+		if (trouble->again)
+			r = -EAGAIN;
+		else
+			r = memcmp(other->hello.id, t->hello.id, sizeof(t->hello.id)) ? -EBUSY : -EALREADY;
 	}
 	if (!r) {
 		t->next = open_targets;
@@ -129,7 +149,10 @@ static int open_partial(struct target *t, struct trouble *trouble)
 	if (t->fd < 0 && errno == EEXIST)
 		t->fd = openat(t->dir, t->temp, flags);
 	if (t->fd < 0 && errno == EWOULDBLOCK)
-		return trouble_say(trouble, -EBUSY, "%.100s: another copy to it is under way", t->dest);
+		return trouble_say(trouble, -EBUSY, "%.100s: another process has a lease of %.80s", t->dest,
+				   t->temp);
+	if (t->fd < 0 && errno == ELOOP)
+		return trouble_say(trouble, -EEXIST, "%.100s: %.80s is in the way", t->dest, t->temp);
 	if (t->fd < 0 || fstat(t->fd, &st))
 		return fail(t, trouble, -errno);
 	if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
@@ -188,6 +211,18 @@ static int place(struct target *t, int root, struct trouble *trouble)
 	return r;
 }
 
+/*
+ * After a failed writeback the page cache says what the disk has not, and the kernel told of it once, perhaps
+ * to a server that is no more.
+ */
+static int settle(struct target *t)
+{
+	if (fdatasync(t->fd))
+		return -1;
+	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
+	return 0;
+}
+
 int target_open(struct target *t, int root, struct pinlease_ctx *ctx, struct trouble *trouble)
 {
 	const char *to;
@@ -200,21 +235,9 @@ int target_open(struct target *t, int root, struct pinlease_ctx *ctx, struct tro
 	}
 	if (!r && t->size && !t->file)
 		r = take_guard(t, ctx, trouble);
-	if (!r && t->there)
-		r = target_settle(t);
+	if (!r && t->there && settle(t))
+		r = fail(t, trouble, -errno);
 	return r;
-}
-
-/*
- * After a failed writeback the page cache says what the disk has not, and the kernel told of it once, perhaps
- * to a server that is no more.
- */
-int target_settle(struct target *t)
-{
-	if (fdatasync(t->fd))
-		return -errno;
-	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
-	return 0;
 }
 
 int target_read(const struct target *t, uint64_t off, uint32_t len, void *buf)

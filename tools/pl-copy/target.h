@@ -10,6 +10,7 @@
 #define PLC_TARGET_H
 
 #include <pinlease.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "frame.h"
@@ -27,6 +28,7 @@ struct target {
 	uint32_t mode;	 /* it will have */
 	uint64_t there;	 /* bytes that an earlier try left */
 	bool claimed;
+	atomic_bool leaving;	    /* its session is over: soon it is not claimed any more */
 	struct pinlease_file *file; /* NULL: empty, there is nothing to lease */
 };
 
@@ -42,8 +44,6 @@ struct trouble {
  * connection still has it; -EBUSY: another sender; and what the file system says.
  */
 int target_open(struct target *t, int root, struct pinlease_ctx *ctx, struct trouble *trouble);
-/* Put what an earlier try left to the disk's judgement: from now on what is read comes from there. */
-int target_settle(struct target *t);
 /* off..off+len of the file, as it reads. */
 int target_read(const struct target *t, uint64_t off, uint32_t len, void *buf);
 uint64_t target_length(const struct target *t);
