@@ -7,8 +7,8 @@
  */
 #include <string.h>
 
+#include "atomics.h"
 #include "explore.h"
-#include "shim/stdatomic.h"
 
 void x_buffer_drain_one(struct x_buffer *b)
 {

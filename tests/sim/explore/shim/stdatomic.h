@@ -8,12 +8,8 @@
 #define PL_EXPLORE_STDATOMIC_H
 
 #include_next <stdatomic.h>
-#include <stddef.h>
 
-void explore_load(const volatile void *p, void *value, size_t size);
-void explore_store(volatile void *p, const void *value, size_t size, int ordered);
-void explore_rmw(void);
-void explore_fence(int ordered);
+#include "../atomics.h"
 
 #undef atomic_load
 #undef atomic_load_explicit
