@@ -2,7 +2,9 @@
 /*
  * A disk parts of which can be made to fail, and to work again, under a mounted file
  * system: by a table of dm-linear and dm-error that is swapped, or by the FUSE file of
- * recdisk.h, whose server refuses to write there.
+ * recdisk.h, whose server refuses to write there. Not by dm-flakey: its error_writes fails the
+ * flushes of the whole device too, and a file system that cannot commit (btrfs on 7.2: transaction
+ * aborted, read-only) has met another fault than lost data.
  */
 #ifndef PL_TEST_BADDISK_H
 #define PL_TEST_BADDISK_H
