@@ -17,9 +17,12 @@ ROUNDS = pathlib.Path(__file__).parent.parent / "rounds.h"
 INPUT_SECONDS = 120
 
 
+LONG = os.environ.get("PINLEASE_TIER") == "long"
+
+
 def seconds():
     found = re.search(r"PL_ROUNDS\(fuzz_seconds, (\d+), (\d+)\)", ROUNDS.read_text())
-    return int(found.group(2 if os.environ.get("PINLEASE_TIER") == "long" else 1))
+    return int(found.group(2 if LONG else 1))
 
 
 def seeds(corpus):
@@ -38,7 +41,9 @@ def main():
         (work / "seeds").mkdir()
         for i, data in enumerate(seeds(corpus)):
             (work / "seeds" / str(i)).write_bytes(data)
-        done = subprocess.run([program, f"-max_total_time={seconds()}", f"-timeout={INPUT_SECONDS}", "-max_len=512", "-len_control=0",
+        done = subprocess.run([program, f"-max_total_time={seconds()}",
+                               # From the same seed each time in the ci tier, from another one (0) in the long one.
+                               f"-seed={0 if LONG else 1}", f"-timeout={INPUT_SECONDS}", "-max_len=512", "-len_control=0",
                                "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={work}/found-", "seeds"],
                               cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", text=True)
         found = list(work.glob("found-*"))
