@@ -355,7 +355,8 @@ static void happened(void)
 {
 	if (!N(breaks) || !N(revoked) || !N(restored) || !N(pinned) ||
 	    N(writes) < (soak->rdma ? LEAST_RDMA : LEAST_NATIVE) || !N(looked) ||
-	    !N(foreign) || !N(cuts) || !N(killed) || !N(stopped) || !N(forks))
+	    !N(foreign) || !N(cuts) || !N(killed) || !(N(stopped) + N(stopped_long)) ||
+	    !N(forks))
 		soak_report(NULL, "too little has happened");
 	if (soak->seconds >= 60 && (!N(stopped_long) || !N(lost_blocks) || !N(excused_dead)))
 		soak_report(NULL, "nobody has lost anything");
