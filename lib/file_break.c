@@ -47,27 +47,20 @@ static void break_lease(struct pinlease_file *file, struct pinlease *lease, uint
 		lease->until_ns = pl_min_u64(lease->until_ns, break_until(file, lease, now));
 }
 
-bool pl_file_mark(struct pinlease_file *file, uint64_t *number)
+/* Locked, HELD. True: broken, and nobody knew. */
+static bool file_mark(struct pinlease_file *file)
 {
-	struct pl_list *pos;
 	uint64_t now = pl_sys_now();
-	bool marked = false;
-	int cause;
-
-	pthread_mutex_lock(&file->lock);
-	if (file->state != PL_FILE_HELD) {
-		/* The slow pass, or a second breaker: look again at what drains. */
-		marked = file->state == PL_FILE_BREAKING;
-		goto out;
-	}
+	struct pl_list *pos;
 	/* Asked, not believed: the signal may be stale, or meant for an fd whose number was reused. */
-	cause = file->guard.ops->pending(&file->guard);
+	int cause = file->guard.ops->pending(&file->guard);
+
 	/* Nor the number: closed under us, it may be another file's by now, leased by its owner. */
 	if (!cause && file->guard.ops->breaks && pl_fileid_other(file->fd, &file->id))
 		cause = -EBADF;
 	if (!cause) {
 		file->unbroken_ns = now;
-		goto out;
+		return false;
 	}
 	file->cause = cause < 0 ? PINLEASE_BY_WRITER : (uint32_t)cause;
 	file->break_ns = now;
@@ -79,11 +72,38 @@ bool pl_file_mark(struct pinlease_file *file, uint64_t *number)
 	file_set_state(file, PL_FILE_BREAKING);
 	pl_list_for_each(pos, &file->leases)
 		break_lease(file, pl_container(pos, struct pinlease, link), now);
-	marked = true;
-out:
+	return true;
+}
+
+bool pl_file_mark(struct pinlease_file *file, uint64_t *number)
+{
+	bool marked;
+
+	pthread_mutex_lock(&file->lock);
+	/* BREAKING: the slow pass, or a second breaker, looks again at what drains. */
+	marked = file->state == PL_FILE_HELD ? file_mark(file) : file->state == PL_FILE_BREAKING;
 	*number = file->breaks;
 	pthread_mutex_unlock(&file->lock);
 	return marked;
+}
+
+void pl_file_ask(struct pinlease_file *file)
+{
+	uint64_t number;
+
+	if (file->state != PL_FILE_HELD || !file_mark(file))
+		return;
+	number = file->breaks;
+	pthread_mutex_unlock(&file->lock);
+	pl_account_barrier();
+	pl_file_answer(file, number, false);
+	pthread_mutex_lock(&file->lock);
+}
+
+/* "Pending" and "expired" look the same to F_GETLEASE, and others may keep the guard for long. */
+bool pl_file_overdue(const struct pinlease_file *file)
+{
+	return file->state == PL_FILE_BREAKING && pl_sys_now() >= file->limit_ns;
 }
 
 /*

@@ -71,7 +71,7 @@ static void change_revoke(struct pinlease *lease, const struct change *c)
 {
 	(void)c;
 	if (lease->waited && !lease->releasing && pl_lease_state(lease) == PINLEASE_FENCING && lease->fenced)
-		pl_lease_revoke(lease, false);
+		pl_lease_revoke(lease, pl_file_overdue(lease->file));
 }
 
 /*
@@ -175,6 +175,7 @@ static int file_change(struct pinlease_file *file, const struct change *c)
 	if (!file->guard.ops->changes || file->access == PINLEASE_READ || c->off >= c->end)
 		return change_apply(file, c);
 	pthread_mutex_lock(&file->lock);
+	pl_file_ask(file);
 	while (file->changing)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
 	if (file->state != PL_FILE_HELD && file->state != PL_FILE_FREE) {
@@ -190,6 +191,7 @@ static int file_change(struct pinlease_file *file, const struct change *c)
 	pl_events_wake(&file->env->events);
 	change_each(file, c, change_look);
 	r = change_drain(file, c);
+	pl_file_ask(file);
 	change_each(file, c, change_revoke);
 	pl_events_wake(&file->env->events);
 	if (!r) {

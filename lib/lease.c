@@ -189,13 +189,15 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 
 /*
  * The file's side of a lease that is done: the guard may be let go, or, when it is held
- * and nobody waits (an own change gave up on this lease), it is revoked on its own.
+ * and nobody waits (an own change gave up on this lease), it is revoked on its own. Dropped inside.
  */
 static void lease_fence_done(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
 
 	pl_lease_unhold(lease);
+	if (!lease->waited)
+		pl_file_ask(file);
 	if (file->state != PL_FILE_BREAKING && !lease->waited && pl_lease_state(lease) == PINLEASE_FENCING) {
 		pl_lease_revoke(lease, false);
 		pl_events_wake(&file->env->events);

@@ -37,6 +37,12 @@ void pl_lease_end_late(struct pinlease *lease, uint32_t n, uint32_t gen);
 /* Breaker: is it broken? Marks; true: barrier, then answer, with this number of the break. */
 bool pl_file_mark(struct pinlease_file *file, uint64_t *number);
 void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence); /* here, if that is short */
+/*
+ * Locked, dropped inside. What the breaker would do if it came now: it may not have been told, or this
+ * process was stopped until the kernel let the opener on. For who is about to say that nothing is lost.
+ */
+void pl_file_ask(struct pinlease_file *file);
+bool pl_file_overdue(const struct pinlease_file *file);	/* locked: the kernel may have let the opener on */
 void pl_file_settle(struct pinlease_file *file);	/* locked: lets the guard go if nobody needs it */
 int pl_file_arm(struct pinlease_file *file, uint32_t *reason); /* locked: FREE -> HELD, or stays FREE */
 void pl_file_disarm(struct pinlease_file *file);		/* locked: no leases, about to be closed */

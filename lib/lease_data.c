@@ -317,13 +317,18 @@ static void sync_written(struct pinlease *lease)
 	pthread_mutex_unlock(&file->lock);
 }
 
-/* A break came first: what became of the data, the next sync will say. */
+/*
+ * A break came first: what became of the data, the next sync will say. So it is if this process was
+ * stopped until the kernel let the opener on: the disk has the file then, and not what was written.
+ */
 static int sync_end(struct pinlease *lease, int r, uint32_t losses)
 {
 	struct pinlease_file *file = lease->file;
 	int err;
 
 	pthread_mutex_lock(&file->lock);
+	if (!r && !pl_file_in_time(file))
+		r = -EAGAIN;
 	if (r != -EAGAIN && pl_lease_told(lease, losses, &err) && !r)
 		r = err;
 	lease->sync_failed |= r && r != -EAGAIN;

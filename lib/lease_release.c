@@ -48,21 +48,22 @@ static int release_drain(struct pinlease *lease)
 }
 
 /* Locked. It cannot go yet: it stays, LOST, for pinlease_save or another release. */
-static int release_refuse(struct pinlease *lease, int err)
+static void release_refuse(struct pinlease *lease, bool said)
 {
 	lease->releasing = lease->waited = false;
 	if (pl_lease_state(lease) == PINLEASE_FENCING) {
 		pl_lease_revoke(lease, true);
-		lease->loss_answered = true;
+		said = true;
 	}
+	lease->loss_answered |= said;
 	pl_events_wake(&lease->file->env->events);
-	return err;
 }
 
 int pl_lease_release(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
-	bool was_lost;
+	bool was_lost, said = false;
+	int r;
 
 	pthread_mutex_lock(&file->lock);
 	if (!pl_list_empty(&lease->grants)) {
@@ -85,17 +86,18 @@ int pl_lease_release(struct pinlease *lease)
 		pl_lease_break(lease, 0, pl_sys_now() + pl_lease_deadline(lease), 0, lease->now_len);
 		pl_account_barrier();
 	}
-	if (release_drain(lease)) {
-		release_refuse(lease, -EBUSY);
-		pthread_mutex_unlock(&file->lock);
-		return -EBUSY;
+	r = release_drain(lease) ? -EBUSY : 0;
+	if (!r) {
+		pl_file_ask(file);
+		if (pl_lease_state(lease) == PINLEASE_FENCING && pl_file_overdue(file))
+			pl_lease_revoke(lease, true);
+		said = lease->lost && !was_lost;
+		r = said ? lease->err : 0;
 	}
-	if (lease->lost && !was_lost) {
-		int err = release_refuse(lease, lease->err);
-
-		lease->loss_answered = true;
+	if (r) {
+		release_refuse(lease, said);
 		pthread_mutex_unlock(&file->lock);
-		return err;
+		return r;
 	}
 	pl_lease_close(lease);
 	pl_range_remove(&file->ranges, &lease->range);

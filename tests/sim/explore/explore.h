@@ -142,6 +142,8 @@ void x_fibers_run(void *(*fn)(void *arg)); /* the first one; answers when it has
 void x_drain_all(void);
 void x_looked(void); /* the caller has read the clock */
 uint64_t x_last_look(void);
+void x_asked(void); /* the caller has asked for its lease */
+uint64_t x_last_ask(void);
 void x_alone(void); /* a child: nobody else runs in it */
 
 /* memory.c */

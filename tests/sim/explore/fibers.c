@@ -41,7 +41,7 @@ struct x_fiber {
 	char locals[LOCALS_MAX];	/* its __thread variables, while it does not run */
 	void *specific;
 	uint32_t priority;
-	uint64_t looked, stalled; /* preempted: not before that step, unless nobody else can run */
+	uint64_t looked, asked, stalled; /* preempted: not before that step, unless nobody else can run */
 	struct x_buffer buffer;
 };
 
@@ -203,6 +203,16 @@ void x_looked(void)
 uint64_t x_last_look(void)
 {
 	return fibers.self->looked;
+}
+
+void x_asked(void)
+{
+	fibers.self->asked = sim.now;
+}
+
+uint64_t x_last_ask(void)
+{
+	return fibers.self->asked;
 }
 
 void x_alone(void)

@@ -135,6 +135,18 @@ static void watch_landed(struct sim_dma *dma)
 
 /* I1 */
 
+static const struct sim_ofd *ofd_of(uint32_t file)
+{
+	return x_world.file[file] ? sim_ofd_of(x_world.file[file]->fd) : NULL;
+}
+
+/* A reader's break that expired leaves a lease: who has written then, has written beside the reader. */
+static bool is_gone(const struct lease_watch *w, const struct sim_ofd *ofd)
+{
+	return !ofd || ofd->lease == F_UNLCK ||
+	       (ofd->downgraded && w->lease && pl_lease_writes_back(w->lease));
+}
+
 static bool lease_reached(const struct pinlease *lease)
 {
 	uintptr_t start = (uintptr_t)lease->map.addr, end = start + lease->range.len;
@@ -165,10 +177,14 @@ static void check_active(uint32_t i)
 static void check_revoked(uint32_t i)
 {
 	struct lease_watch *w = &watches[i];
+	bool gone;
 
-	/* For a change of our own the guard is kept. */
-	if (!w->let_go)
-		w->missing = x_data_missing(i, false);
+	/* For a change of our own the guard is kept; stopped since it was asked for: nothing to be done. */
+	if (!w->let_go) {
+		gone = is_gone(w, ofd_of(x_plan.lease[i].file));
+		w->missing = x_data_missing(i, gone);
+		w->expired = gone && x_last_ask() >= files.continued;
+	}
 	if (lease_reached(w->lease))
 		sim_violate("I1", "lease %u is REVOKED and still registered", i);
 	if (w->missing >= 0)
@@ -221,11 +237,6 @@ static void lease_step(uint32_t i)
 }
 
 /* I2, I6 */
-
-static const struct sim_ofd *ofd_of(uint32_t file)
-{
-	return x_world.file[file] ? sim_ofd_of(x_world.file[file]->fd) : NULL;
-}
 
 static void file_step(uint32_t i)
 {
@@ -352,10 +363,7 @@ static void watch_let_go(struct sim_ofd *ofd)
 		w->let_go = true;
 		if (x_world.killed && w->lease && w->lease->mode == PINLEASE_MODE_STAGED)
 			continue;
-		/* A reader's break that expired leaves a lease: who has written then, has written beside the
-		 * reader. */
-		w->expired = ofd->lease == F_UNLCK ||
-			     (ofd->downgraded && w->lease && pl_lease_writes_back(w->lease));
+		w->expired = is_gone(w, ofd);
 		w->missing = -1;
 		if (w->releasing || (w->state >= PINLEASE_ACTIVE && w->state <= PINLEASE_FENCING))
 			w->missing = x_data_missing(i, w->expired);
@@ -424,6 +432,8 @@ static void watch_step(const char *call)
 {
 	x_buffer_drain(x_fiber_buffer());
 	x_point(call);
+	if (!strcmp(call, "get_lease"))
+		x_asked();
 }
 
 static void watch_wrote(struct sim_inode *inode, uint64_t off, uint64_t len)
