@@ -40,7 +40,7 @@ def rate():
     result = play("rate", False)
     check(result.returncode == 1 and b"direct.reg != program.reg" in result.stderr, f"measures nothing: {result}")
     result = play("rate", True)
-    check(b"in turns" in result.stdout and result.returncode in ((0,) if LONG else (0, BELOW)), f"{result}")
+    check(b"turns" in result.stdout and result.returncode in ((0,) if LONG else (0, BELOW)), f"{result}")
 
 
 if not os.path.exists("/sys/class/infiniband/rxe0"):

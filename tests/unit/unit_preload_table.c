@@ -38,9 +38,22 @@ static void model_set(uintptr_t at, struct pre_fd *fd, uint64_t off)
 	model[at] = (struct page){ .fd = fd, .off = fd ? off : 0 };
 }
 
+/* What a gap skips is no file's, and all of it is skipped: to the next mapping on either side. */
+static void compare_gap(const struct pre_gap *gap)
+{
+	uintptr_t at;
+
+	for (at = 1; at <= SPACE; at++)
+		if (pre_table_skips(&table, at, at + 1, gap))
+			assert_null(model[at].fd);
+	assert_true(gap->start <= 1 || model[gap->start - 1].fd);
+	assert_true(gap->end > SPACE || model[gap->end].fd);
+}
+
 static void compare(void)
 {
 	uint32_t refs[FDS] = { 1, 1, 1, 1 };
+	struct pre_gap gap;
 	struct pre_part part;
 	uintptr_t at;
 	size_t i;
@@ -48,7 +61,11 @@ static void compare(void)
 	for (at = 1; at <= SPACE; at++) {
 		bool found = pre_table_next(&table, at, at + 1, &part);
 
-		assert_int_equal(pre_table_meets(&table, at, at + 1), found);
+		gap = (struct pre_gap)PRE_NO_GAP;
+		assert_int_equal(pre_table_meets(&table, at, at + 1, &gap), found);
+		assert_int_equal(pre_table_skips(&table, at, at + 1, &gap), !found);
+		if (!found)
+			compare_gap(&gap);
 		assert_int_equal(found, model[at].fd != NULL);
 		if (!found)
 			continue;
@@ -172,6 +189,7 @@ static void dead_descriptors(void **state)
 static void full(void **state)
 {
 	struct pre_part part;
+	struct pre_gap gap;
 	uintptr_t at;
 
 	(void)state;
@@ -182,10 +200,36 @@ static void full(void **state)
 	assert_int_equal(table.count, 8);
 	assert_true(pre_table_next(&table, 15, 16, &part));
 	assert_false(pre_table_next(&table, 17, 40, &part));
-	assert_true(pre_table_meets(&table, 10, 16) && !pre_table_meets(&table, 17, 40));
+	assert_true(pre_table_meets(&table, 10, 16, &gap) && !pre_table_meets(&table, 17, 40, &gap));
 	assert_int_equal(fds[1].refs, 9);
 	pre_table_remove(&table, 1, 40);
 	assert_int_equal(fds[1].refs, 1);
+}
+
+/* Any change ends a gap, and a thread that has asked for none skips nothing. */
+static void gap_ends(void **state)
+{
+	struct pre_gap gap = PRE_NO_GAP;
+
+	(void)state;
+	start();
+	assert_false(pre_table_skips(&table, 0, 0, &gap));
+	assert_false(pre_table_meets(&table, 5, 6, &gap));
+	assert_true(pre_table_skips(&table, 1, SPACE, &gap));
+	pre_table_insert(&table, 10, 20, 0, &fds[0]);
+	assert_false(pre_table_skips(&table, 5, 6, &gap));
+	assert_true(pre_table_meets(&table, 5, 11, &gap));
+	assert_false(pre_table_skips(&table, 5, 6, &gap));
+	assert_false(pre_table_meets(&table, 5, 10, &gap));
+	assert_true(pre_table_skips(&table, 0, 10, &gap));
+	assert_false(pre_table_skips(&table, 5, 11, &gap));
+	pre_table_remove(&table, 10, 20);
+	assert_false(pre_table_skips(&table, 5, 6, &gap));
+	/* In the middle of a change: yes, and no gap. */
+	table.seq++;
+	assert_true(pre_table_meets(&table, 5, 6, &gap));
+	assert_false(pre_table_skips(&table, 5, 6, &gap));
+	table.seq++;
 }
 
 static _Atomic bool done;
@@ -240,6 +284,7 @@ int main(void)
 		cmocka_unit_test(random_against_model),
 		cmocka_unit_test(dead_descriptors),
 		cmocka_unit_test(full),
+		cmocka_unit_test(gap_ends),
 		cmocka_unit_test(readers_see_whole_ranges),
 	};
 

@@ -10,7 +10,7 @@
 
 #include "preload.h"
 
-static inline __attribute__((always_inline)) bool over_file(const void *addr, size_t len)
+static bool over_file(const void *addr, size_t len)
 {
 	/* On-demand paging of everything (NULL, SIZE_MAX) is no registration of a file. */
 	return pre_on && !pre_inside && (uintptr_t)addr + len > (uintptr_t)addr && len != SIZE_MAX &&
@@ -53,42 +53,45 @@ static struct ibv_mr *make_iova2(const struct pre_ask *ask)
 	return mr;
 }
 
-/* Apart, so that what follows has no frame of its own. */
-__attribute__((noinline)) static struct ibv_mr *reg_file(struct ibv_mr *(*make)(const struct pre_ask *ask),
-							 struct ibv_pd *pd, void *addr, size_t len,
-							 uint64_t iova, unsigned int access)
+/* Apart, so that who asks has no frame of its own for it. */
+__attribute__((noinline)) static struct ibv_mr *reg(struct ibv_mr *(*make)(const struct pre_ask *ask),
+						    bool there, struct ibv_pd *pd, void *addr, size_t len,
+						    uint64_t iova, unsigned int access)
 {
-	const struct pre_ask ask = { .make = make, .pd = pd, .addr = addr, .len = len, .iova = iova,
-				     .access = access };
+	const struct pre_ask ask = {
+		.make = make, .pd = pd, .addr = addr, .len = len, .iova = iova, .access = access
+	};
 
-	return pre_mr_new(&ask);
+	if (!there)
+		return missing();
+	return over_file(addr, len) ? pre_mr_new(&ask) : make(&ask);
 }
 
 /*
- * Memory that is no file's passes with a look. libibverbs' second call looks once more, and
- * finds the same.
+ * Memory that is no file's passes with a look at what this thread has seen last. libibverbs' second call
+ * looks once more, and finds the same.
  */
 PRE_EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int access)
 {
-	if (over_file(addr, len))
-		return reg_file(make_mr, pd, addr, len, 0, (unsigned int)access);
-	return pre_next.reg_mr ? pre_next.reg_mr(pd, addr, len, access) : missing();
+	if (pre_maps_skip(addr, len))
+		return pre_next.reg_mr(pd, addr, len, access);
+	return reg(make_mr, pre_next.reg_mr, pd, addr, len, 0, (unsigned int)access);
 }
 
 PRE_EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
 					  int access)
 {
-	if (over_file(addr, len))
-		return reg_file(make_iova, pd, addr, len, iova, (unsigned int)access);
-	return pre_next.reg_mr_iova ? pre_next.reg_mr_iova(pd, addr, len, iova, access) : missing();
+	if (pre_maps_skip(addr, len))
+		return pre_next.reg_mr_iova(pd, addr, len, iova, access);
+	return reg(make_iova, pre_next.reg_mr_iova, pd, addr, len, iova, (unsigned int)access);
 }
 
 PRE_EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova,
 					   unsigned int access)
 {
-	if (over_file(addr, len))
-		return reg_file(make_iova2, pd, addr, len, iova, access);
-	return pre_next.reg_mr_iova2 ? pre_next.reg_mr_iova2(pd, addr, len, iova, access) : missing();
+	if (pre_maps_skip(addr, len))
+		return pre_next.reg_mr_iova2(pd, addr, len, iova, access);
+	return reg(make_iova2, pre_next.reg_mr_iova2, pd, addr, len, iova, access);
 }
 
 /* The leases are of what was registered. */

@@ -29,6 +29,7 @@
 #define HIGH_FD	  512
 
 struct pre_table pre_maps_table;
+_Thread_local struct pre_gap pre_maps_gap = PRE_NO_GAP;
 
 static struct {
 	pthread_mutex_t lock;

@@ -54,26 +54,21 @@ struct mr {
 
 #define MR_SIZE (sizeof(struct mr) + PRE_PARTS * sizeof(struct mr_part))
 
-/*
- * Slots of a reserved range: so ibv_dereg_mr knows ours from others without a look-up.
- * The lock is held over pinlease_dma_begin and _dma_end, which wait for nobody.
- */
+struct pre_mr_slots pre_mr_slots;
+
+/* The lock is held over pinlease_dma_begin and _dma_end, which wait for nobody. */
 static struct {
 	pthread_mutex_t lock;
-	char *slots;
 	size_t used;
 	struct mr *free, *list;
 } mrs = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 bool pre_mr_init(void)
 {
-	mrs.slots = pre_reserve(MR_ROOM * MR_SIZE);
-	return mrs.slots;
-}
-
-bool pre_mr_is(const struct ibv_mr *mr)
-{
-	return (uintptr_t)mr - (uintptr_t)mrs.slots < MR_ROOM * MR_SIZE && mrs.slots;
+	pre_mr_slots.start = pre_reserve(MR_ROOM * MR_SIZE);
+	if (pre_mr_slots.start)
+		pre_mr_slots.size = MR_ROOM * MR_SIZE;
+	return pre_mr_slots.start;
 }
 
 /* Whole before it is on the list, which others walk (parts_each). */
@@ -87,7 +82,7 @@ static struct mr *mr_take(const struct pre_part *maps, int parts)
 		mr = mrs.free;
 		mrs.free = mr->next;
 	} else if (mrs.used < MR_ROOM) {
-		mr = (struct mr *)(void *)(mrs.slots + mrs.used++ * MR_SIZE);
+		mr = (struct mr *)(void *)(pre_mr_slots.start + mrs.used++ * MR_SIZE);
 	}
 	if (mr) {
 		memset(mr, 0, MR_SIZE);

@@ -37,6 +37,7 @@
 
 #define PRE_PARTS 16 /* mapped files under one memory region: more are left without a lease */
 #define PRE_EXPORT __attribute__((visibility("default")))
+#define PRE_HIDDEN __attribute__((visibility("hidden")))
 
 enum pre_policy { PRE_REVOKE, PRE_HOLD };
 
@@ -66,7 +67,7 @@ struct pre_config {
 };
 
 /* start.c */
-extern struct pre_next pre_next;
+extern struct pre_next pre_next PRE_HIDDEN;
 extern struct pre_config pre_config;
 extern _Atomic bool pre_on;	/* nothing is done while false: before the start, and in set-uid programs */
 /*
@@ -81,16 +82,21 @@ __attribute__((format(printf, 1, 2))) void pre_tell(const char *fmt, ...);	/* if
 
 /* maps.c */
 bool pre_maps_init(void);
-extern struct pre_table pre_maps_table;
+extern struct pre_table pre_maps_table PRE_HIDDEN;
+extern _Thread_local struct pre_gap pre_maps_gap __attribute__((tls_model("initial-exec"))) PRE_HIDDEN;
 static inline bool pre_maps_near(const void *addr, size_t len)
 {
 	return pre_table_near(&pre_maps_table, (uintptr_t)addr, len);
 }
+/* This thread has asked before. */
+static inline bool pre_maps_skip(const void *addr, size_t len)
+{
+	return pre_table_skips(&pre_maps_table, (uintptr_t)addr, (uintptr_t)addr + len, &pre_maps_gap);
+}
 /* Errs to yes. */
 static inline bool pre_maps_meet(const void *addr, size_t len)
 {
-	return pre_maps_near(addr, len) &&
-	       pre_table_meets(&pre_maps_table, (uintptr_t)addr, (uintptr_t)addr + len);
+	return pre_table_meets(&pre_maps_table, (uintptr_t)addr, (uintptr_t)addr + len, &pre_maps_gap);
 }
 /* A new mapping, or, if fd is -1, one that is no file's: what was known of the range is forgotten. */
 void pre_maps_set(void *addr, size_t len, int fd, off_t off);
@@ -123,7 +129,16 @@ void pre_files_child(void);
 
 /* mr.c */
 bool pre_mr_init(void);
-bool pre_mr_is(const struct ibv_mr *mr);	/* one of ours */
+/* Slots of a reserved range: so ibv_dereg_mr knows ours from others without a look-up. */
+struct pre_mr_slots {
+	char *start;
+	size_t size;	/* 0 before pre_mr_init */
+};
+extern struct pre_mr_slots pre_mr_slots PRE_HIDDEN;
+static inline bool pre_mr_is(const struct ibv_mr *mr)
+{
+	return (uintptr_t)mr - (uintptr_t)pre_mr_slots.start < pre_mr_slots.size;
+}
 /* How the program asked for a memory region, and how it is made. */
 struct pre_ask {
 	struct ibv_mr *(*make)(const struct pre_ask *ask);

@@ -17,11 +17,36 @@ static uintptr_t range_start(const struct pre_range *r)
 	return atomic_load_explicit(&r->start, memory_order_relaxed);
 }
 
+static uintptr_t range_end(const struct pre_range *r)
+{
+	return atomic_load_explicit(&r->end, memory_order_relaxed);
+}
+
+static size_t table_count(const struct pre_table *t)
+{
+	return atomic_load_explicit(&t->count, memory_order_relaxed);
+}
+
+/* The first range that ends behind at; the count if there is none. */
+static size_t table_find(const struct pre_table *t, uintptr_t at)
+{
+	size_t low = 0, high = table_count(t), middle;
+
+	while (low < high) {
+		middle = low + (high - low) / 2;
+		if (range_end(&t->range[middle]) <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 static struct pre_part range_get(const struct pre_range *r)
 {
 	return (struct pre_part){
 		.start = range_start(r),
-		.end = pre_range_end(r),
+		.end = range_end(r),
 		.off = atomic_load_explicit(&r->off, memory_order_relaxed),
 		.fd = atomic_load_explicit(&r->fd, memory_order_relaxed),
 	};
@@ -35,10 +60,10 @@ static void range_set(struct pre_range *r, const struct pre_part *part)
 	atomic_store_explicit(&r->fd, part->fd, memory_order_relaxed);
 }
 
-/* Pairs with the acquire of table_read_begin and the fence of table_read_ok. */
+/* Pairs with the readers' acquire of seq, and with their fence before they look at it again. */
 static void write_begin(struct pre_table *t)
 {
-	uint32_t seq = atomic_load_explicit(&t->seq, memory_order_relaxed);
+	uint64_t seq = atomic_load_explicit(&t->seq, memory_order_relaxed);
 
 	atomic_store_explicit(&t->seq, seq + 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_release);
@@ -46,7 +71,7 @@ static void write_begin(struct pre_table *t)
 
 static void write_end(struct pre_table *t)
 {
-	uint32_t seq = atomic_load_explicit(&t->seq, memory_order_relaxed);
+	uint64_t seq = atomic_load_explicit(&t->seq, memory_order_relaxed);
 
 	atomic_store_explicit(&t->seq, seq + 1, memory_order_release);
 }
@@ -54,7 +79,7 @@ static void write_end(struct pre_table *t)
 /* Between write_begin and write_end. Makes or closes a gap of one range. */
 static bool table_open(struct pre_table *t, size_t at)
 {
-	size_t i, count = pre_table_count(t);
+	size_t i, count = table_count(t);
 	struct pre_part part;
 
 	if (count == t->room)
@@ -69,7 +94,7 @@ static bool table_open(struct pre_table *t, size_t at)
 
 static void table_close(struct pre_table *t, size_t at, size_t gone)
 {
-	size_t i, count = pre_table_count(t) - gone;
+	size_t i, count = table_count(t) - gone;
 	struct pre_part part;
 
 	for (i = at; gone && i < count; i++) {
@@ -89,7 +114,7 @@ void pre_table_drop(struct pre_table *t, struct pre_fd *fd)
 
 static void table_put(struct pre_table *t, const struct pre_part *part)
 {
-	size_t at = pre_table_find(t, part->start);
+	size_t at = table_find(t, part->start);
 
 	if (part->start >= part->end || !table_open(t, at))
 		return;
@@ -103,10 +128,10 @@ static void table_put(struct pre_table *t, const struct pre_part *part)
 
 static void table_cut(struct pre_table *t, uintptr_t start, uintptr_t end)
 {
-	size_t at = pre_table_find(t, start), first, i;
+	size_t at = table_find(t, start), first, i;
 	struct pre_part part, tail;
 
-	if (start >= end || at == pre_table_count(t))
+	if (start >= end || at == table_count(t))
 		return;
 	part = range_get(&t->range[at]);
 	if (part.start < start) {
@@ -121,12 +146,12 @@ static void table_cut(struct pre_table *t, uintptr_t start, uintptr_t end)
 			return;
 		}
 	}
-	for (first = at; at < pre_table_count(t); at++) {
+	for (first = at; at < table_count(t); at++) {
 		part = range_get(&t->range[at]);
 		if (part.end > end)
 			break;
 	}
-	if (at < pre_table_count(t) && part.start < end) {
+	if (at < table_count(t) && part.start < end) {
 		part.off += end - part.start;
 		part.start = end;
 		range_set(&t->range[at], &part);
@@ -156,9 +181,9 @@ void pre_table_remove(struct pre_table *t, uintptr_t start, uintptr_t end)
 /* What part of the first range at or after start lies before end? */
 static bool table_look(const struct pre_table *t, uintptr_t start, uintptr_t end, struct pre_part *part)
 {
-	size_t at = pre_table_find(t, start);
+	size_t at = table_find(t, start);
 
-	if (at == pre_table_count(t))
+	if (at == table_count(t))
 		return false;
 	*part = range_get(&t->range[at]);
 	if (part->start < start) {
@@ -211,11 +236,31 @@ void pre_table_move(struct pre_table *t, uintptr_t old, size_t old_len, uintptr_
 	write_end(t);
 }
 
+bool pre_table_meets(const struct pre_table *t, uintptr_t start, uintptr_t end, struct pre_gap *gap)
+{
+	struct pre_gap seen = { .seq = atomic_load_explicit(&t->seq, memory_order_acquire),
+				.end = UINTPTR_MAX };
+	size_t at;
+
+	if (seen.seq & 1)
+		return true;
+	at = table_find(t, start);
+	if (at)
+		seen.start = range_end(&t->range[at - 1]);
+	if (at < table_count(t))
+		seen.end = range_start(&t->range[at]);
+	atomic_thread_fence(memory_order_acquire);
+	if (seen.end < end || atomic_load_explicit(&t->seq, memory_order_relaxed) != seen.seq)
+		return true;
+	*gap = seen;
+	return false;
+}
+
 bool pre_table_next(struct pre_table *t, uintptr_t start, uintptr_t end, struct pre_part *part)
 {
 	unsigned int spins = 0;
 	struct pre_part seen;
-	uint32_t seq;
+	uint64_t seq;
 	bool found;
 
 	for (;;) {

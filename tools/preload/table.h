@@ -41,10 +41,19 @@ struct pre_table {
 	struct pre_range *range;
 	size_t room;
 	_Atomic size_t count;
-	_Atomic uint32_t seq;
+	_Atomic uint64_t seq;	     /* never comes round: a gap may be asked for after any time */
 	_Atomic uintptr_t low, high;	/* no range lies outside; never shrinks */
 	struct pre_fd *dead;		/* refs have become 0 */
 };
+
+/* No range meets this while the table is what it was: each thread's own. */
+struct pre_gap {
+	uint64_t seq;
+	uintptr_t start, end;
+};
+
+/* Odd: no table at rest has it. */
+#define PRE_NO_GAP { .seq = 1 }
 
 /* A copy of a range, or of the part of it that was asked for. */
 struct pre_part {
@@ -66,55 +75,23 @@ void pre_table_drop(struct pre_table *t, struct pre_fd *fd);
 
 /* Readers: the first part at or after start and before end. */
 bool pre_table_next(struct pre_table *t, uintptr_t start, uintptr_t end, struct pre_part *part);
+/* Does a range meet this? Yes, too, while the table changes; no, and the gap it lies in. Waits for nobody. */
+bool pre_table_meets(const struct pre_table *t, uintptr_t start, uintptr_t end, struct pre_gap *gap);
+/*
+ * Nothing meets this, as one look in the table has shown before. Asked first for all that is registered: who
+ * was given the memory by another thread has seen the table change, if it did.
+ */
+static inline bool pre_table_skips(const struct pre_table *t, uintptr_t start, uintptr_t end,
+				   const struct pre_gap *gap)
+{
+	return gap->seq == atomic_load_explicit(&t->seq, memory_order_acquire) && start >= gap->start &&
+	       end <= gap->end;
+}
 /* May there be one? Cheap, and errs to yes. */
 static inline bool pre_table_near(struct pre_table *t, uintptr_t start, size_t len)
 {
 	return start < atomic_load_explicit(&t->high, memory_order_relaxed) &&
 	       start + len > atomic_load_explicit(&t->low, memory_order_relaxed);
-}
-
-static inline uintptr_t pre_range_end(const struct pre_range *r)
-{
-	return atomic_load_explicit(&r->end, memory_order_relaxed);
-}
-
-static inline size_t pre_table_count(const struct pre_table *t)
-{
-	return atomic_load_explicit(&t->count, memory_order_relaxed);
-}
-
-/* The first range that ends behind at; the count if there is none. */
-static inline size_t pre_table_find(const struct pre_table *t, uintptr_t at)
-{
-	size_t low = 0, high = pre_table_count(t), middle;
-
-	while (low < high) {
-		middle = low + (high - low) / 2;
-		if (pre_range_end(&t->range[middle]) <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-/*
- * Does a range meet this? Yes, too, while the table changes: it is asked of all that is
- * registered, and so neither waits nor calls anything.
- */
-static inline bool pre_table_meets(const struct pre_table *t, uintptr_t start, uintptr_t end)
-{
-	uint32_t seq = atomic_load_explicit(&t->seq, memory_order_acquire);
-	size_t at;
-	bool found;
-
-	if (seq & 1)
-		return true;
-	at = pre_table_find(t, start);
-	found = at < pre_table_count(t) &&
-		atomic_load_explicit(&t->range[at].start, memory_order_relaxed) < end;
-	atomic_thread_fence(memory_order_acquire);
-	return found || atomic_load_explicit(&t->seq, memory_order_relaxed) != seq;
 }
 
 #endif
