@@ -72,6 +72,8 @@ static bool race_once(struct world *w, const struct race *race, const struct pin
 	sim_hook_class(comer.class, n, come, NULL);
 	ret = race->call(w, o);
 	sim_clear();
+	/* The call may have been another thread's, the slow pass's: comer.o is set when that goes on. */
+	sim_settle();
 	assert_true(ret == 0 || ret == -EAGAIN);
 	came = comer.o != NULL;
 	if (!came)
