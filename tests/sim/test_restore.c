@@ -341,6 +341,75 @@ static void test_registration_fails_and_dereg_till_expiry(struct world *w)
 	world_close(w);
 }
 
+/* The guard has been taken, and the size of the file is asked: the next thing is to allocate. */
+static _Atomic bool in_the_middle;
+
+static void sleep_in_the_middle(void *arg)
+{
+	(void)arg;
+	in_the_middle = true;
+	sim_sleep(SIM_S);
+}
+
+static void guard_is_taken(void *arg)
+{
+	(void)arg;
+	sim_hook("stat_id", 1, sleep_in_the_middle, NULL);
+}
+
+static bool is_in_the_middle(void *arg)
+{
+	(void)arg;
+	return in_the_middle;
+}
+
+/*
+ * Stopped there for longer than the kernel waits for a lease, with a writer at the door: when the
+ * restore goes on, the file is somebody else's, and nobody has looked yet. It allocates no block
+ * and faults in no page (the judge would see it), and starts anew when the writer is gone.
+ */
+static void stopped_while_restoring(struct world *w, const struct pinlease_opts *o)
+{
+	struct sim_opener *opener;
+	struct pinlease *lease;
+	unsigned int made;
+
+	in_the_middle = false;
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, o);
+	sim_hook("set_lease", 1, guard_is_taken, NULL);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), SHORT_NS);
+	assert_true(sim_until(is_in_the_middle, NULL, SIM_S));
+	/* The signal does not fit into the queue, and the slow pass is slow: the restore goes on first. */
+	sim_signal_room(0);
+	sim_slow("read_text", SIM_S);
+	sim_stop();
+	assert_int_equal(sim_lease(w->path), F_WRLCK);
+	made = sim_calls("allocate") + sim_calls("advise");
+	opener = sim_open(w->path, O_RDWR);
+	sim_sleep((SIM_BREAK_TIME_S + 1) * SIM_S);
+	assert_true(sim_opener_expired(opener));
+	sim_continue();
+	sim_sleep(10 * SIM_S);
+	assert_int_equal(sim_calls("allocate") + sim_calls("advise"), made);
+	assert_int_equal(world_state(lease), PINLEASE_REVOKED);
+	assert_int_equal(sim_mrs(), 0);
+	sim_opener_end(opener);
+	world_reach(lease, PINLEASE_ACTIVE);
+	sim_clear();
+	world_close(w);
+}
+
+static void test_stopped_while_restoring_pinned(struct world *w)
+{
+	stopped_while_restoring(w, NULL);
+}
+
+static void test_stopped_while_restoring_staged(struct world *w)
+{
+	stopped_while_restoring(w, &(struct pinlease_opts){ .mode = PINLEASE_MODE_STAGED });
+}
+
 /* Ten generations, an operation of each still in flight: each has an account of its own. */
 static void test_late_ends_of_many_generations(struct world *w)
 {
@@ -381,6 +450,8 @@ int main(void)
 		world_test(test_registration_fails),
 		world_test(test_registration_fails_and_dereg_too),
 		world_test(test_registration_fails_and_dereg_till_expiry),
+		world_test(test_stopped_while_restoring_pinned),
+		world_test(test_stopped_while_restoring_staged),
 		world_test(test_late_ends_of_many_generations),
 	};
 
