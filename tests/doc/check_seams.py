@@ -3,11 +3,12 @@
 """The core of the library reaches the kernel, the allocator and the device through its seams only.
 
 check_seams.py "OBJECT;OBJECT...", as CMake writes a list: what they leave undefined is ours, or plain computation.
+And sim_faults has each call through the seams that answers anything fail, or says why not.
 """
 import re
 import sys
 
-from doctree import Verdict, need, run
+from doctree import TOP, Verdict, need, run, without_comments
 
 ALLOWED = re.compile("|".join((
     r"pl_\w+|pinlease_\w+",
@@ -24,6 +25,21 @@ ALLOWED = re.compile("|".join((
 )))
 
 
+# All that answers something, by the name that the simulation has for it.
+CALL = re.compile(r"^(?!void )[\w\s]+?[\s*]pl_(?:sys_|verbs_)?(\w+)\(", re.M)
+
+
+def faults(verdict):
+    tested = TOP / "tests/sim/test_faults.c"
+    text = tested.read_text()
+    known = set(re.findall(r'\.call = "(\w+)"', text)) | set(re.findall(r'^\t\{ "(\w+)", "', text, re.M))
+    for header in ("sys.h", "verbs.h", "pmem.h"):
+        for call in CALL.findall(without_comments((TOP / "lib" / header).read_text())):
+            verdict.count("calls")
+            if call not in known:
+                verdict.bad(tested, f"no fault is put into {call} of {header}, and no reason is given")
+
+
 def main():
     nm = need("nm")
     verdict = Verdict()
@@ -36,7 +52,8 @@ def main():
         verdict.count("symbols")
         if not ALLOWED.fullmatch(plain):
             verdict.bad(path.rsplit("/", 1)[-1], f"calls {symbol}, which belongs behind lib/sys.h, lib/verbs.h or lib/pmem.h")
-    verdict.close(("objects", 20), ("symbols", 100))
+    faults(verdict)
+    verdict.close(("objects", 20), ("symbols", 100), ("calls", 60))
 
 
 main()

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pinlease/peers.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -21,6 +23,12 @@ const struct fault_scene fault_scenes[] = {
 	{ .name = "staged, told, saved", .fs = SIM_EXT4, .acts = ACT_TELL | ACT_SAVE,
 	  .opts = STAGED(PINLEASE_L_DIRTY_TOLD) },
 	{ .name = "staged, granted", .fs = SIM_EXT4, .acts = ACT_GRANT, .opts = STAGED(PINLEASE_L_GRANTED) },
+	{ .name = "granted, answered", .fs = SIM_TMPFS, .acts = ACT_GRANT | ACT_ANSWER, .opts = USUAL },
+	{ .name = "staged, stopped", .fs = SIM_EXT4, .acts = ACT_STOPPED | ACT_SAVE, .opts = STAGED(0) },
+	{ .name = "read", .fs = SIM_EXT4, .acts = ACT_READS | ACT_NAME, .opts = USUAL },
+	{ .name = "sealed", .fs = SIM_TMPFS, .guard = PINLEASE_GUARD_SEAL, .acts = ACT_SEALED,
+	  .opts = USUAL },
+	{ .name = "open elsewhere", .fs = SIM_TMPFS, .acts = ACT_OTHER, .opts = USUAL },
 	{ .name = "on demand", .fs = SIM_EXT4, .odp = SIM_ODP_GOOD, .acts = ACT_CHANGE,
 	  .opts = { .mode = PINLEASE_MODE_ODP, .deadline_ms = DEADLINE } },
 	{ .name = "auto, ODP that lies", .fs = SIM_EXT4, .odp = SIM_ODP_UNALIGNED, .opts = USUAL },
@@ -50,16 +58,22 @@ static void told(struct fault_life *l, const char *by, int r)
 void life_new(struct fault_life *l, const struct fault_scene *scene)
 {
 	l->scene = scene;
+	l->fd = -1;
 	if (scene->dax == SIM_DAX_NONE)
 		sim_file_system(scene->fs);
 	sim_dax(scene->dax);
 	l->pd = sim_device(scene->odp);
-	l->path = sim_file("file", WORLD_SIZE);
-	if (!(scene->acts & ACT_ADDR))
+	if (scene->acts & ACT_SEALED)
+		l->path = sim_memfd(WORLD_SIZE, &l->memfd);
+	else
+		l->path = sim_file("file", WORLD_SIZE);
+	if (!(scene->acts & (ACT_ADDR | ACT_SEALED)))
 		return;
 	l->fd = pl_sys_open(l->path, O_RDWR);
 	assert_true(l->fd >= 0);
-	assert_int_equal(pl_sys_map(NULL, WORLD_SIZE, PROT_READ | PROT_WRITE, l->fd, 0, &l->addr), 0);
+	if (scene->acts & ACT_ADDR)
+		assert_int_equal(
+			pl_sys_map(NULL, WORLD_SIZE, PROT_READ | PROT_WRITE, l->fd, 0, &l->addr), 0);
 }
 
 static void life_acquire(struct fault_life *l, uint64_t off, uint64_t len, struct pinlease **lease)
@@ -69,7 +83,7 @@ static void life_acquire(struct fault_life *l, uint64_t off, uint64_t len, struc
 	opts.size = sizeof(opts);
 	opts.pd = l->pd;
 	opts.addr = l->addr;
-	opts.ibv_access = IBV_ACCESS_REMOTE_WRITE;
+	opts.ibv_access = l->scene->acts & ACT_READS ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
 	told(l, "pinlease_acquire", pinlease_acquire(l->file, off, len, &opts, NULL, lease));
 	if (!*lease && !l->err)
 		fail_msg("%s: nobody was told why there is no lease", l->scene->name);
@@ -103,7 +117,7 @@ static void life_save(struct fault_life *l)
 	close(fd);
 }
 
-/* Its descriptor is never sent: a peer that does not return it. */
+/* Without ACT_ANSWER its descriptor is never sent: a peer that does not return it. */
 static void life_grant(struct fault_life *l)
 {
 	const struct pinlease_grant_opts o = { .size = sizeof(o), .len = SIM_PAGE };
@@ -115,6 +129,39 @@ static void life_grant(struct fault_life *l)
 		return;
 	n = pinlease_grant_descriptor(l->grant, buf, sizeof(buf));
 	told(l, "pinlease_grant_descriptor", n < 0 ? n : 0);
+	if (n > 0 && l->scene->acts & ACT_ANSWER)
+		told(l, "pinlease_peer_attach", pinlease_peer_attach(buf, (size_t)n, &l->peer));
+}
+
+/* What the owner has for the peer, and what the peer says to that. */
+static void life_answer(struct fault_life *l)
+{
+	unsigned char buf[PINLEASE_MESSAGE_MAX];
+	int n;
+
+	if (!l->grant || !l->peer)
+		return;
+	n = pinlease_grant_message(l->grant, 0, buf, sizeof(buf));
+	if (n > 0)
+		n = pinlease_peer_message(l->peer, buf, (size_t)n);
+	if (n == 1)
+		n = pinlease_peer_answer(l->peer, buf, sizeof(buf));
+	if (n > 1)
+		n = pinlease_grant_received(l->grant, buf, (size_t)n);
+	told(l, "a message", n < 0 ? n : 0);
+}
+
+/* The name goes and comes back. */
+static void life_move(struct fault_life *l)
+{
+	char other[PATH_MAX];
+
+	snprintf(other, sizeof(other), "%s.moved", l->path);
+	assert_int_equal(rename(l->path, other), 0);
+	sim_notify();
+	sim_settle();
+	assert_int_equal(rename(other, l->path), 0);
+	sim_notify();
 }
 
 static void life_use(struct fault_life *l)
@@ -125,7 +172,7 @@ static void life_use(struct fault_life *l)
 	if (l->scene->acts & ACT_SECOND)
 		told(l, "pinlease_mr_add", pinlease_mr_add(l->lease, l->pd, 0, &index));
 	l->durable = life_write(l, 0);
-	r = pinlease_sync(l->lease, 0, 0, 0);
+	r = l->scene->acts & ACT_READS ? 0 : pinlease_sync(l->lease, 0, 0, 0);
 	told(l, "pinlease_sync", r);
 	l->durable &= !r;
 	if (l->scene->acts & ACT_CHANGE) {
@@ -135,6 +182,8 @@ static void life_use(struct fault_life *l)
 	}
 	if (l->scene->acts & ACT_GRANT)
 		life_grant(l);
+	if (l->scene->acts & ACT_NAME)
+		life_move(l);
 	l->written = life_write(l, SIM_PAGE);
 }
 
@@ -144,6 +193,19 @@ static void life_probe(struct fault_life *l)
 	struct pinlease_probe_result result = { .size = sizeof(result) };
 
 	told(l, "pinlease_probe", pinlease_probe(l->ctx, l->path, &opts, NULL, &result));
+}
+
+/* Refused, and who it is looked for. */
+static void life_refused(struct fault_life *l, const struct pinlease_file_opts *opts)
+{
+	struct sim_opener *o = sim_open(l->path, O_RDWR);
+	struct pinlease_why why = { .reason = 0 };
+
+	assert_int_not_equal(pinlease_file_open(l->ctx, l->path, opts, &why, &l->file), 0);
+	assert_int_not_equal(why.reason, PINLEASE_WHY_NONE);
+	if (l->quiet)
+		assert_int_equal(why.pid, sim_opener_pid(o));
+	sim_opener_end(o);
 }
 
 void life_begin(struct fault_life *l)
@@ -156,7 +218,11 @@ void life_begin(struct fault_life *l)
 		return;
 	if (l->scene->acts & ACT_PROBE)
 		life_probe(l);
-	if (l->addr)
+	if (l->scene->acts & ACT_OTHER)
+		life_refused(l, &opts);
+	if (l->scene->acts & ACT_READS)
+		opts.access = PINLEASE_READ;
+	if (l->fd >= 0)
 		told(l, "pinlease_file_attach", pinlease_file_attach(l->ctx, l->fd, &opts, NULL, &l->file));
 	else
 		told(l, "pinlease_file_open", pinlease_file_open(l->ctx, l->path, &opts, NULL, &l->file));
@@ -174,32 +240,50 @@ static void life_events(struct fault_life *l)
 	struct pinlease_event ev = { .size = sizeof(ev) };
 
 	while (l->ctx && pinlease_ctx_next_event(l->ctx, &ev) == 1) {
-		if (ev.type == PINLEASE_EV_LOST || ev.type == PINLEASE_EV_RESTORE_FAILED)
+		if (ev.type == PINLEASE_EV_LOST && l->scene->acts & ACT_STOPPED)
+			l->err = -ETIME;
+		else if (ev.type == PINLEASE_EV_LOST || ev.type == PINLEASE_EV_RESTORE_FAILED)
 			told(l, "an event", ev.err ? ev.err : -EIO);
 		if (ev.type == PINLEASE_EV_LOST && l->scene->acts & ACT_SAVE)
 			life_save(l);
 	}
 }
 
+static struct sim_opener *life_opener(struct fault_life *l)
+{
+	unsigned int acts = l->scene->acts;
+
+	/* A device or what is sealed lets everybody in at once, and no guard means that nobody waits. */
+	if (acts & (ACT_READER | ACT_SEALED) || l->scene->dax == SIM_DAX_DEVICE)
+		return sim_open(l->path, O_RDONLY);
+	return sim_truncate(l->path, WORLD_SIZE);
+}
+
 void life_break(struct fault_life *l)
 {
+	bool stopped = l->scene->acts & ACT_STOPPED;
 	struct sim_opener *o;
 
 	if (!l->ctx)
 		return;
-	/* A device has no opener that would wait, and no guard means that nobody does. */
-	if (l->scene->acts & ACT_READER || l->scene->dax == SIM_DAX_DEVICE)
-		o = sim_open(l->path, O_RDONLY);
-	else
-		o = sim_truncate(l->path, WORLD_SIZE);
+	if (stopped)
+		sim_stop();
+	o = life_opener(l);
+	if (stopped) {
+		sim_sleep((SIM_BREAK_TIME_S + 1) * SIM_S);
+		sim_continue();
+	}
+	sim_settle();
+	life_answer(l);
 	assert_true(sim_opener_wait(o, 60 * SIM_S));
-	if (sim_opener_expired(o) && !l->kept_out)
+	if (sim_opener_expired(o) && !l->kept_out && !stopped)
 		fail_msg("%s: an opener had to wait for the kernel's own clock", l->scene->name);
 	sim_opener_end(o);
 	sim_sleep(2 * SIM_S);
 	life_events(l);
 	if (l->lease && world_state(l->lease) != PINLEASE_ACTIVE)
 		told(l, "pinlease_restore", pinlease_restore(l->lease, NULL));
+	life_answer(l);
 }
 
 static void drop(struct fault_life *l, struct pinlease **lease, unsigned int tries)
@@ -216,6 +300,9 @@ static void drop(struct fault_life *l, struct pinlease **lease, unsigned int tri
 
 void life_release(struct fault_life *l)
 {
+	if (l->peer)
+		assert_int_equal(pinlease_peer_detach(l->peer), 0);
+	l->peer = NULL;
 	if (l->grant)
 		assert_int_equal(pinlease_grant_free(l->grant), 0);
 	l->grant = NULL;
@@ -238,12 +325,14 @@ void life_end(struct fault_life *l)
 	assert_int_equal(pinlease_file_close(l->file), 0);
 	life_events(l);
 	assert_int_equal(pinlease_ctx_free(l->ctx), 0);
-	if (l->addr) {
+	if (l->addr)
 		assert_int_equal(pl_sys_unmap(l->addr, WORLD_SIZE), 0);
+	if (l->fd >= 0)
 		pl_sys_close(l->fd);
-	}
 	if (l->durable)
 		in_the_file(l, 0, "synced");
 	if (l->written && !l->err)
 		in_the_file(l, SIM_PAGE, "written, and nothing told of a loss,");
+	if (l->scene->acts & ACT_SEALED)
+		close(l->memfd);
 }

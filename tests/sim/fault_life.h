@@ -23,6 +23,12 @@ enum fault_act {
 	ACT_SECOND = 64,  /* the registration in a second PD */
 	ACT_READER = 128, /* the opener reads only */
 	ACT_ADDR = 256,	  /* over a mapping of the application's */
+	ACT_SEALED = 512, /* a memfd, attached */
+	ACT_READS = 1024, /* read access: the peer only reads */
+	ACT_ANSWER = 2048,  /* with ACT_GRANT: a peer that returns it when it is told */
+	ACT_STOPPED = 4096, /* the process is, for longer than the kernel waits */
+	ACT_OTHER = 8192,   /* somebody else has the file open at first */
+	ACT_NAME = 16384,   /* the file is moved, and moved back */
 };
 
 struct fault_scene {
@@ -44,10 +50,11 @@ struct fault_life {
 	struct pinlease_file *file;
 	struct pinlease *lease, *second;
 	struct pinlease_grant *grant;
+	struct pinlease_peer *peer;
 	struct ibv_pd *pd;
 	const char *path;
-	void *addr;	 /* ACT_ADDR, and of what */
-	int fd;
+	void *addr;	 /* ACT_ADDR */
+	int fd, memfd;	 /* ACT_ADDR and ACT_SEALED: what is attached; and what path leads to */
 	bool quiet;	 /* in: nobody may be told anything */
 	bool kept_out;	 /* in: an opener may have to wait for the kernel's own clock */
 	int err;	 /* the last that anybody was told */

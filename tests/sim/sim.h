@@ -13,7 +13,7 @@
  * sim_judge.c has the list. A violation ends the test, unless it was expected.
  *
  * sim_begin and sim_end are around every test: sim_end asserts that all descriptors,
- * mappings, memory regions, leases, threads and allocations are as they were.
+ * mappings, memory regions, leases, threads and allocations are as they were, and so many bytes.
  */
 #ifndef PL_SIM_H
 #define PL_SIM_H
@@ -37,6 +37,7 @@ __attribute__((noreturn, format(printf, 1, 2))) void sim_die(const char *fmt, ..
 void sim_begin(void);
 void sim_end(void);
 void sim_check(void); /* all is as it was, or the test ends; devices are gone then */
+void sim_check_bytes(void); /* so is what is mapped and allocated, to the byte */
 /* What is alive now becomes what sim_end compares with: for what a process makes once and keeps. */
 void sim_rebase(void);
 
@@ -77,6 +78,8 @@ unsigned int sim_calls(const char *call); /* made since sim_begin, failed ones i
 
 /* Files: path is valid until sim_end, which removes them all. */
 const char *sim_file(const char *name, size_t size); /* filled with sim_fill's pattern 1 */
+/* Zeroes, no seals yet; the path leads to fd, which the caller closes. */
+const char *sim_memfd(size_t size, int *fd);
 void sim_fill(void *buf, size_t len, unsigned int seed);
 bool sim_filled(const void *buf, size_t len, unsigned int seed);
 bool sim_file_is(const char *path, uint64_t off, size_t len, unsigned int seed);

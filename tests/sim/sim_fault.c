@@ -2,6 +2,7 @@
 /* Faults, delays and hooks, by call or by class, and how often each call was made. And memory, which fails
  * here. */
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -189,6 +190,7 @@ void *pl_sys_alloc(size_t size)
 		sim_die("out of memory");
 	sim_lock();
 	sim.counts.allocs++;
+	sim.counts.allocated += (long)malloc_usable_size(p);
 	sim_unlock();
 	return p;
 }
@@ -199,6 +201,7 @@ void pl_sys_free(void *p)
 		return;
 	sim_lock();
 	sim.counts.allocs--;
+	sim.counts.allocated -= (long)malloc_usable_size(p);
 	sim_unlock();
 	free(p);
 }

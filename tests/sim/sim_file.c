@@ -102,9 +102,22 @@ void sim_fd_set(int fd, enum sim_fd_kind kind, struct sim_ofd *ofd)
 
 /* Test files */
 
-const char *sim_file(const char *name, size_t size)
+/* By that name it is known from now on; what was durable of it before is of no interest. */
+static const char *file_known(const char *path)
 {
 	struct sim_inode *inode;
+
+	sim_lock();
+	inode = sim_inode_of(path);
+	free(inode->durable);
+	inode->durable = NULL;
+	inode->durable_size = 0;
+	sim_unlock();
+	return inode->path;
+}
+
+const char *sim_file(const char *name, size_t size)
+{
 	char path[PATH_MAX], *data = malloc(size + 1);
 	FILE *f;
 
@@ -114,13 +127,18 @@ const char *sim_file(const char *name, size_t size)
 	if (!f || fwrite(data, 1, size, f) != size || fclose(f))
 		sim_die("%s: %s", path, strerror(errno));
 	free(data);
-	sim_lock();
-	inode = sim_inode_of(path);
-	free(inode->durable);
-	inode->durable = NULL;
-	inode->durable_size = 0;
-	sim_unlock();
-	return inode->path;
+	return file_known(path);
+}
+
+const char *sim_memfd(size_t size, int *fd)
+{
+	char path[32];
+
+	*fd = memfd_create("sim", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*fd < 0 || ftruncate(*fd, (off_t)size))
+		sim_die("memfd: %s", strerror(errno));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *fd);
+	return file_known(path);
 }
 
 void sim_fill(void *buf, size_t len, unsigned int seed)

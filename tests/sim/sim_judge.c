@@ -244,10 +244,22 @@ void sim_check(void)
 	count_same("allocations", now.allocs, sim.base.allocs);
 }
 
+void sim_check_bytes(void)
+{
+	struct sim_counts now;
+
+	sim_lock();
+	now = sim.counts;
+	sim_unlock();
+	count_same("bytes mapped", now.mapped, sim.base.mapped);
+	count_same("bytes allocated", now.allocated, sim.base.allocated);
+}
+
 void sim_end(void)
 {
 	sim_clear();
 	sim_check();
+	sim_check_bytes();
 }
 
 void sim_judge_reset(void)

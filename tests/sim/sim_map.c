@@ -47,6 +47,7 @@ static void map_add(uintptr_t start, uintptr_t end, uint64_t off, int prot, stru
 			break;
 	pl_list_add_tail(pos, &m->link);
 	sim.counts.maps++;
+	sim.counts.mapped += (long)(end - start);
 }
 
 /* Takes start..end out of what is mapped; what sticks out on either side stays. */
@@ -61,6 +62,7 @@ static void map_cut(uintptr_t start, uintptr_t end)
 			continue;
 		pl_list_del(&m->link);
 		sim.counts.maps--;
+		sim.counts.mapped -= (long)(m->end - m->start);
 		if (m->start < start)
 			map_add(m->start, start, m->off, m->prot, m->ofd);
 		if (m->end > end)

@@ -58,7 +58,11 @@ void pl_sys_notify_remove(int notify, int watch)
 
 ssize_t pl_sys_notify_read(int notify, void *buf, size_t cap)
 {
-	ssize_t n = read(notify, buf, cap);
+	int r = sim_enter("notify_read", SIM_FAST);
+	ssize_t n;
 
+	if (r)
+		return r;
+	n = read(notify, buf, cap);
 	return n < 0 ? -errno : n;
 }

@@ -100,6 +100,7 @@ struct sim_watcher {
 /* How many there are of everything that must be as before at the end. */
 struct sim_counts {
 	long fds, ofds, maps, mrs, leases, threads, allocs, qps, cqs;
+	long mapped, allocated; /* bytes */
 };
 
 struct sim_kernel {
