@@ -109,6 +109,22 @@ int leak_take(struct leak_mark *mark)
 	return ret;
 }
 
+void leak_files_only(struct leak_mark *mark)
+{
+	char *line = mark->maps, *end, *to = mark->maps;
+	size_t len;
+
+	for (; *line; line = end) {
+		end = strchr(line, '\n') + 1;
+		len = (size_t)(end - line);
+		if (!memchr(line, '/', len))
+			continue;
+		memmove(to, line, len);
+		to += len;
+	}
+	*to = 0;
+}
+
 static bool same(const char *what, const char *before, const char *after)
 {
 	if (!strcmp(before, after))

@@ -18,6 +18,8 @@ struct leak_mark {
 
 /* 0 or -errno. The heap is not looked at: it grows and shrinks as the allocator likes. */
 int leak_take(struct leak_mark *mark);
+/* Forget the mappings that are no file's: the C library keeps stacks and arenas. */
+void leak_files_only(struct leak_mark *mark);
 /* True when nothing differs; says what does on stdout. */
 bool leak_none(const struct leak_mark *before, const struct leak_mark *after);
 
