@@ -101,18 +101,38 @@ static uint64_t overdue_at(const struct pinlease_carry *c)
 	return since ? since + c->timeout_ns : 0;
 }
 
+static uint64_t ends_at(const struct pinlease_carry *c)
+{
+	uint64_t at = overdue_at(c);
+
+	return at && at == c->late ? c->late_until : at;
+}
+
+/*
+ * A process that was stopped comes back to a clock that has gone on, and to completions and bytes that are
+ * there and that it has yet to hand in. So what is overdue has a while more from when that is noticed.
+ */
+static bool is_over(struct pinlease_carry *c)
+{
+	uint64_t at = overdue_at(c), now = plc_now();
+
+	if (!at || now < at)
+		return false;
+	if (c->late != at) {
+		c->late = at;
+		c->late_until = now + c->timeout_ns / PLC_LATE;
+	}
+	return now >= c->late_until;
+}
+
 /* Locked. 0, or why the carrier is dead. */
 static int push(struct pinlease_carry *c)
 {
-	uint64_t at;
 	int r = plc_tell(c);
 
 	if (!r)
 		r = c->transport->send(c);
-	at = overdue_at(c);
-	if (!r && at && plc_now() >= at)
-		r = -ETIMEDOUT;
-	return r;
+	return !r && is_over(c) ? -ETIMEDOUT : r;
 }
 
 static int enter(struct pinlease_carry *c)
@@ -238,7 +258,7 @@ PLC_API int pinlease_carry_timeout(struct pinlease_carry *carry)
 	r = enter(carry);
 	if (r)
 		return r == -ECHILD ? r : 0;
-	at = overdue_at(carry);
+	at = ends_at(carry);
 	now = plc_now();
 	if (carry->more)
 		r = 0;

@@ -33,6 +33,7 @@
 #define PLC_RESERVED   4u	/* of those, not for messages of the application */
 #define PLC_LEASE      3u	/* the kind that is ours */
 #define PLC_TIMEOUT_MS 5000u
+#define PLC_LATE       4u	/* that part of the timeout is added when it is noticed to be over */
 #define PLC_BURST      64u	/* messages handed in by one call: a flood does not keep its caller */
 #define PLC_NS_PER_MS  1000000u
 
@@ -73,6 +74,7 @@ struct pinlease_carry {
 	uint32_t head, posted, tail;		/* of out, counting on and on */
 	uint64_t out_since;			/* when tail became the oldest; 0: none */
 	uint64_t in_since;			/* when in began; 0: it has not */
+	uint64_t late, late_until;		/* what was noticed to be overdue then has time until */
 	uint32_t out_done;			/* socket: bytes of posted that are sent */
 	uint32_t in_len;			/* socket: bytes in in */
 	struct plc_frame in;

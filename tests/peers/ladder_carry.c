@@ -32,6 +32,7 @@ struct scene {
 	struct pinlease_carry *carry;
 	struct kt_qp owner, raw;
 	struct ibv_mr *mr;
+	bool polls;	    /* the application does, for what is sent */
 	char buf[2 * PAGE]; /* what raw sends, what it receives */
 };
 
@@ -79,7 +80,7 @@ static void scene_open(struct scene *s, bool receives)
 	assert_non_null(s->mr);
 	assert_int_equal(pinlease_carry_verbs(dev.pd, &brief, &s->carry), 0);
 	assert_int_equal(pinlease_carry_send(s->carry, "x", 1), -ENOTCONN);
-	assert_int_equal(ladder_qp(&dev, s->carry, false, &s->owner), 0);
+	assert_int_equal(ladder_qp(&dev, s->carry, s->polls, &s->owner), 0);
 	assert_int_equal(kt_qp_make(&dev, &s->raw, 4), 0);
 	assert_int_equal(kt_qp_connect(&dev, &s->owner, &s->raw.ep), 0);
 	assert_int_equal(kt_qp_connect(&dev, &s->raw, &s->owner.ep), 0);
@@ -177,6 +178,26 @@ static void test_takes_nothing(void **state)
 	scene_close(&s);
 }
 
+/* The application was stopped for longer than a SEND may take, and has yet to look at its completion. */
+static void test_completion_not_polled(void **state)
+{
+	struct scene s = { .polls = true };
+	struct ibv_wc wc;
+
+	(void)state;
+	scene_open(&s, true);
+	kt_sleep_ms(2 * TIMEOUT_MS);
+	assert_int_equal(pinlease_carry_tell(s.carry), 0);
+	assert_int_equal(kt_poll(&s.owner, 5000, &wc), 1);
+	assert_int_equal(wc.status, IBV_WC_SUCCESS);
+	assert_int_equal(pinlease_carry_sent(s.carry, &wc), 1);
+	assert_int_equal(pinlease_carry_timeout(s.carry), -1);
+	kt_sleep_ms(TIMEOUT_MS);
+	assert_int_equal(pinlease_carry_tell(s.carry), 0);
+	assert_int_equal(in_flight(&s), 1);
+	scene_close(&s);
+}
+
 /* Nobody notices till something is sent. */
 static void test_goes_away(void **state)
 {
@@ -219,7 +240,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_message),	cmocka_unit_test(test_wrong_length),
 		cmocka_unit_test(test_nobodys_message), cmocka_unit_test(test_takes_nothing),
-		cmocka_unit_test(test_goes_away),
+		cmocka_unit_test(test_completion_not_polled), cmocka_unit_test(test_goes_away),
 	};
 
 	kt_init();

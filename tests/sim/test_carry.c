@@ -16,6 +16,7 @@
 #include "world.h"
 
 #define PATIENCE_MS 250
+#define LATE_MS	    (PATIENCE_MS / 4 + 1)
 
 static const struct pinlease_opts manual = { .flags = PINLEASE_L_MANUAL };
 static const struct pinlease_carry_opts brief = { .size = sizeof(brief), .timeout_ms = PATIENCE_MS };
@@ -239,6 +240,17 @@ static void test_peer_that_can_promise_nothing(struct world *w)
 	world_close(w);
 }
 
+/* What is overdue is noticed by this call, and ends the carrier when the rest of its time is over. */
+static void wait_for_late(struct line *l)
+{
+	int ms;
+
+	assert_int_equal(hear(l, l->owner), 0);
+	ms = pinlease_carry_timeout(l->owner);
+	assert_in_range(ms, 0, LATE_MS);
+	sleep_ms(ms);
+}
+
 /* What a hostile peer sends, and what the owner's carrier makes of it. */
 static void bytes_end_it(struct world *w, const void *bytes, size_t len, bool closes, int expected)
 {
@@ -262,6 +274,7 @@ static void bytes_end_it(struct world *w, const void *bytes, size_t len, bool cl
 		assert_int_equal(hear(&l, l.owner), 0);
 		sleep_ms(PATIENCE_MS);
 		assert_int_equal(pinlease_carry_timeout(l.owner), 0);
+		wait_for_late(&l);
 	}
 	assert_int_equal(hear(&l, l.owner), expected);
 	assert_int_equal(world_info(lease).in_flight, 0);
@@ -339,8 +352,36 @@ static void test_peer_that_reads_nothing(struct world *w)
 	assert_int_equal(pinlease_carry_tell(l.owner), 0);
 	assert_int_equal(world_info(lease).in_flight, 1);
 	sleep_ms(PATIENCE_MS + 20);
+	wait_for_late(&l);
 	assert_int_equal(pinlease_carry_tell(l.owner), -ETIMEDOUT);
 	assert_int_equal(world_info(lease).in_flight, 0);
+	line_free(&l);
+	world_close(w);
+}
+
+/* Stopped for longer than a message may take: the rest of it came meanwhile, and is not too late. */
+static void test_stopped_in_a_message(struct world *w)
+{
+	static const char hello[] = "PLCY\1\0\5\0hello";
+	struct pinlease *lease;
+	struct line l;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &manual);
+	line_new(&l);
+	line_grant(&l, lease);
+	assert_int_equal(write(l.fd[1], hello, 9), 9);
+	assert_int_equal(hear(&l, l.owner), 0);
+	assert_int_equal(write(l.fd[1], hello + 9, sizeof(hello) - 10), sizeof(hello) - 10);
+	sleep_ms(2 * PATIENCE_MS);
+	assert_int_equal(pinlease_carry_tell(l.owner), 0);
+	assert_int_equal(hear(&l, l.owner), 5);
+	assert_int_equal(pinlease_carry_timeout(l.owner), -1);
+	assert_int_equal(world_info(lease).in_flight, 1);
+	/* The next one that is late has all of its time. */
+	assert_int_equal(write(l.fd[1], hello, 9), 9);
+	assert_int_equal(hear(&l, l.owner), 0);
+	assert_in_range(pinlease_carry_timeout(l.owner), LATE_MS + 1, PATIENCE_MS + 1);
 	line_free(&l);
 	world_close(w);
 }
@@ -388,6 +429,7 @@ int main(void)
 		world_test(test_hostile_frames),
 		world_test(test_flood),
 		world_test(test_peer_that_reads_nothing),
+		world_test(test_stopped_in_a_message),
 		world_test(test_arguments),
 	};
 
