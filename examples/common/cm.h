@@ -3,8 +3,7 @@
  * The queue pair of an rc_conn by rdma_cm, which knows which device and path lead to an address. The
  * accepting side tells on the socket at which port it waits; the rest is the connection manager's.
  *
- * It has no way to a loopback address, since RoCE devices are looked up by the address of their own network
- * device: for those rc.c connects by hand.
+ * Over soft-RoCE it resolves no route to a loopback address (ENODEV): there rc.c connects by hand.
  */
 #ifndef EXAMPLES_CM_H
 #define EXAMPLES_CM_H
