@@ -6,6 +6,10 @@
 # Each has files of its own: a name that one guest has removed the other one still believes in.
 declare -A far_job
 far_count=0
+exec {far_idle}<> <(:)
+
+# far_nap SECONDS: no process is started for it, which takes long in a guest.
+far_nap() { read -r -t "$1" -u "$far_idle"; }
 
 # far_start NAME SCRIPT: begins it. From then on ${far_job[NAME]}.out is what it says, and .pid its process.
 far_start() {
@@ -24,7 +28,7 @@ far_wait() {
 	local began=$SECONDS status
 	while ! far_ended "$1"; do
 		[ $((SECONDS - began)) -lt "$2" ] || return 124
-		sleep 0.02
+		far_nap 0.02
 	done
 	read -r status < "${far_job[$1]}.status"
 	return "$status"

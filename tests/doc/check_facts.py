@@ -14,7 +14,7 @@ COMMENT = re.compile(r"/\*.*?\*/", re.S)
 # What looks like a test's name in a comment; in documents it stands in backticks.
 IN_COMMENT = re.compile(r"\b((?:kernel|sim|uring|rdma|hazard|matrix|kill|rounds)_[a-z0-9_]+)\b")
 IN_DOCUMENT = re.compile(r"`((?:unit|kernel|sim|uring|rdma|doc|hazard|matrix|kill|rounds|lease|deadline"
-                         r"|nonblock)_[a-z0-9_]+\*?)`")
+                         r"|nonblock|hosts)_[a-z0-9_]+\*?)`")
 
 
 # A fact and its test in the documents: `executable`: `function`.

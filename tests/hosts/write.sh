@@ -22,7 +22,7 @@ goes_on() {
 		packets
 		[ "$packets" -lt $((from + MANY)) ] || return 0
 		! far_ended client || fail "the client ended: $(cat "${far_job[client]}.out")"
-		sleep 0.02
+		far_nap 0.05
 	done
 	fail "the client does not write"
 }
@@ -31,7 +31,7 @@ goes_on() {
 said() {
 	for ((i = 0; i < 400; i++)); do
 		[ "$(grep -c "^$1" "$work/server.log")" -lt "$2" ] || return 0
-		sleep 0.05
+		far_nap 0.05
 	done
 	fail "the server does not say '$1' $2 times"
 }
