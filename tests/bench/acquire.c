@@ -49,8 +49,9 @@ static int bare_fill(const struct scene *s, void *at)
 	return madvise(at, BYTES, MADV_POPULATE_WRITE) ? -errno : 0;
 }
 
-static int bare_acquire(struct scene *s, double *us)
+static int bare_acquire(void *state, double *us)
 {
+	struct scene *s = state;
 	uint64_t t0 = bench_now();
 	struct ibv_mr *mr = NULL;
 	void *at;
@@ -68,8 +69,9 @@ static int bare_acquire(struct scene *s, double *us)
 	return r;
 }
 
-static int our_acquire(struct scene *s, double *us)
+static int our_acquire(void *state, double *us)
 {
+	struct scene *s = state;
 	uint64_t t0 = bench_now();
 	int r = pinlease_acquire(s->file, 0, BYTES, &s->opts, NULL, &s->lease);
 
@@ -81,16 +83,13 @@ static int our_acquire(struct scene *s, double *us)
 
 static int acquire_sample(void *state, unsigned int n, double *ours, double *floor)
 {
-	int r = n & 1 ? our_acquire(state, ours) : 0;
-
-	if (!r)
-		r = bare_acquire(state, floor);
-	return r || n & 1 ? r : our_acquire(state, ours);
+	return bench_in_turns(state, n, ours, floor, our_acquire, bare_acquire);
 }
 
 /* The guard is taken, the memory filled and registered; the rest is not measured. */
-static int bare_restore(struct scene *s, double *us)
+static int bare_restore(void *state, double *us)
 {
+	struct scene *s = state;
 	uint64_t t0 = bench_now();
 	struct ibv_mr *mr = NULL;
 	int r = kt_lease_take(s->bare_fd, F_WRLCK, SIGNO);
@@ -105,8 +104,9 @@ static int bare_restore(struct scene *s, double *us)
 	return r ? r : kt_lease_drop(s->bare_fd);
 }
 
-static int our_restore(struct scene *s, double *us)
+static int our_restore(void *state, double *us)
 {
+	struct scene *s = state;
 	uint64_t t0;
 	double blocked;
 	int r = opener_truncate(&s->opener, s->path, &blocked);
@@ -122,11 +122,7 @@ static int our_restore(struct scene *s, double *us)
 
 static int restore_sample(void *state, unsigned int n, double *ours, double *floor)
 {
-	int r = n & 1 ? our_restore(state, ours) : 0;
-
-	if (!r)
-		r = bare_restore(state, floor);
-	return r || n & 1 ? r : our_restore(state, ours);
+	return bench_in_turns(state, n, ours, floor, our_restore, bare_restore);
 }
 
 /* KiB that are pinned while it is registered (VmPin), which is what the limit counts. */

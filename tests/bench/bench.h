@@ -55,6 +55,12 @@ int bench_nofile(unsigned long count);
 /* Calls one(arg, n, ours, floor) in a process of its own; its answer and figures. */
 int bench_apart(int (*one)(void *arg, unsigned int n, double *ours, double *floor), void *arg, unsigned int n,
 		double *ours, double *floor);
+/*
+ * A pair of samples, ours first in every second one: what comes first warms caches for the other,
+ * or has the disk to itself. 0, or what failed first.
+ */
+int bench_in_turns(void *state, unsigned int n, double *ours, double *floor,
+		   int (*our_one)(void *state, double *figure), int (*bare_one)(void *state, double *figure));
 /* Waits until the lease has that state: 0, -ETIMEDOUT. */
 int bench_state(struct pinlease *lease, enum pinlease_state state);
 

@@ -103,17 +103,27 @@ static int settle(struct breaks *b)
 	return -ETIMEDOUT;
 }
 
+static int our_break(void *state, double *us)
+{
+	struct breaks *b = state;
+
+	return opener_truncate(&b->opener, b->our_path, us);
+}
+
+static int bare_break(void *state, double *us)
+{
+	struct breaks *b = state;
+
+	return opener_truncate(&b->opener, b->bare_path, us);
+}
+
 static int break_sample(void *state, unsigned int n, double *ours, double *floor)
 {
 	struct breaks *b = state;
 	int r = bare_arm(b);
 
-	if (!r && n & 1)
-		r = opener_truncate(&b->opener, b->our_path, ours);
 	if (!r)
-		r = opener_truncate(&b->opener, b->bare_path, floor);
-	if (!r && !(n & 1))
-		r = opener_truncate(&b->opener, b->our_path, ours);
+		r = bench_in_turns(b, n, ours, floor, our_break, bare_break);
 	return r ? r : settle(b);
 }
 

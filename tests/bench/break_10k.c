@@ -158,14 +158,23 @@ static int broken_once(struct many *m, struct held *h, const char *path, double 
 	return r ? r : pinlease_restore(lease, NULL);
 }
 
-static int among_sample(void *state, unsigned int n, double *ours, double *floor)
+static int among_many(void *state, double *us)
 {
 	struct many *m = state;
-	int r = n & 1 ? broken_once(m, &m->ours, m->our_path, ours) : 0;
 
-	if (!r)
-		r = broken_once(m, &m->one, m->one_path, floor);
-	return r || n & 1 ? r : broken_once(m, &m->ours, m->our_path, ours);
+	return broken_once(m, &m->ours, m->our_path, us);
+}
+
+static int alone(void *state, double *us)
+{
+	struct many *m = state;
+
+	return broken_once(m, &m->one, m->one_path, us);
+}
+
+static int among_sample(void *state, unsigned int n, double *ours, double *floor)
+{
+	return bench_in_turns(state, n, ours, floor, among_many, alone);
 }
 
 static void among_down(void *state)
@@ -289,8 +298,9 @@ static uint64_t our_answers(struct many *m)
 }
 
 /* From the first open to the last lease let go, in ms. */
-static int storm_ours(struct many *m, double *ms)
+static int storm_ours(void *state, double *ms)
 {
+	struct many *m = state;
 	uint64_t before = our_answers(m), until = bench_now() + WAIT_NS;
 	unsigned int i;
 	int r = storm_once(m, false);
@@ -308,8 +318,9 @@ static int storm_ours(struct many *m, double *ms)
 	return r;
 }
 
-static int storm_bare(struct many *m, double *ms)
+static int storm_bare(void *state, double *ms)
 {
+	struct many *m = state;
 	uint64_t until = bench_now() + WAIT_NS;
 	int r = 0;
 
@@ -327,12 +338,7 @@ static int storm_bare(struct many *m, double *ms)
 
 static int at_once_sample(void *state, unsigned int n, double *ours, double *floor)
 {
-	struct many *m = state;
-	int r = n & 1 ? storm_ours(m, ours) : 0;
-
-	if (!r)
-		r = storm_bare(m, floor);
-	return r || n & 1 ? r : storm_ours(m, ours);
+	return bench_in_turns(state, n, ours, floor, storm_ours, storm_bare);
 }
 
 static int at_once_up(const struct bench_row *row, void **state)

@@ -36,12 +36,19 @@ static int read_often(const char *path, double *us)
 	return 0;
 }
 
+static int read_leased(void *state, double *us)
+{
+	return read_often(((struct bystander *)state)->leased, us);
+}
+
+static int read_bare(void *state, double *us)
+{
+	return read_often(((struct bystander *)state)->bare, us);
+}
+
 static int bystander_sample(void *state, unsigned int n, double *ours, double *floor)
 {
-	struct bystander *b = state;
-	int r = read_often(n & 1 ? b->leased : b->bare, n & 1 ? ours : floor);
-
-	return r ? r : read_often(n & 1 ? b->bare : b->leased, n & 1 ? floor : ours);
+	return bench_in_turns(state, n, ours, floor, read_leased, read_bare);
 }
 
 static int bystander_up(const struct bench_row *row, void **state)

@@ -127,6 +127,17 @@ int bench_apart(int (*one)(void *arg, unsigned int n, double *ours, double *floo
 	return said.r;
 }
 
+int bench_in_turns(void *state, unsigned int n, double *ours, double *floor,
+		   int (*our_one)(void *state, double *figure), int (*bare_one)(void *state, double *figure))
+{
+	bool first = n & 1;
+	int r = first ? our_one(state, ours) : bare_one(state, floor);
+
+	if (r)
+		return r;
+	return first ? bare_one(state, floor) : our_one(state, ours);
+}
+
 int bench_state(struct pinlease *lease, enum pinlease_state state)
 {
 	struct pinlease_lease_info info = { .size = sizeof(info) };

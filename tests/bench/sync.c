@@ -37,8 +37,9 @@ static void change(struct synced *s, char *memory, unsigned int n)
 		memory[at + n % PAGE]++;
 }
 
-static int bare_sync(struct synced *s, double *took)
+static int bare_sync(void *state, double *took)
 {
+	struct synced *s = state;
 	uint64_t t0 = bench_now(), at, len = s->step ? PAGE : s->len < PIECE ? s->len : PIECE;
 
 	for (at = 0; at < s->len; at += s->step ? s->step : len)
@@ -50,8 +51,9 @@ static int bare_sync(struct synced *s, double *took)
 	return 0;
 }
 
-static int our_sync(struct synced *s, double *took)
+static int our_sync(void *state, double *took)
 {
+	struct synced *s = state;
 	uint64_t at, t0;
 	uint32_t gen;
 	int r = pinlease_dma_begin(s->lease, 1, &gen);
@@ -81,11 +83,7 @@ static int sync_sample(void *state, unsigned int n, double *ours, double *floor)
 
 	change(s, s->memory, n);
 	change(s, s->view.addr, n);
-	r = n & 1 ? our_sync(s, &our_ns) : 0;
-	if (!r)
-		r = bare_sync(s, &bare_ns);
-	if (!r && !(n & 1))
-		r = our_sync(s, &our_ns);
+	r = bench_in_turns(s, n, &our_ns, &bare_ns, our_sync, bare_sync);
 	*ours = figure(s, our_ns);
 	*floor = figure(s, bare_ns);
 	return r;

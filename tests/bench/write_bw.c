@@ -82,11 +82,19 @@ static int batch(struct stream *s, bool counted, double *rate)
 	return r < 0 ? r : 0;
 }
 
+static int counted_batch(void *state, double *rate)
+{
+	return batch(state, true, rate);
+}
+
+static int bare_batch(void *state, double *rate)
+{
+	return batch(state, false, rate);
+}
+
 static int stream_sample(void *state, unsigned int n, double *ours, double *floor)
 {
-	int r = batch(state, n & 1, n & 1 ? ours : floor);
-
-	return r ? r : batch(state, !(n & 1), n & 1 ? floor : ours);
+	return bench_in_turns(state, n, ours, floor, counted_batch, bare_batch);
 }
 
 static int stream_lease(struct stream *s)

@@ -113,14 +113,23 @@ static int timed(struct writeback *b, int (*way)(struct writeback *b), double *r
 	return r;
 }
 
-static int writeback_sample(void *state, unsigned int n, double *ours, double *floor)
+static int chosen_way(void *state, double *rate)
 {
 	struct writeback *b = state;
-	int (*chosen)(struct writeback *b) = b->percent == SPARSE ? write_pages : write_all;
-	int (*other)(struct writeback *b) = b->percent == SPARSE ? write_all : write_compared;
-	int r = n & 1 ? timed(b, chosen, ours) : timed(b, other, floor);
 
-	return r ? r : n & 1 ? timed(b, other, floor) : timed(b, chosen, ours);
+	return timed(b, b->percent == SPARSE ? write_pages : write_all, rate);
+}
+
+static int other_way(void *state, double *rate)
+{
+	struct writeback *b = state;
+
+	return timed(b, b->percent == SPARSE ? write_all : write_compared, rate);
+}
+
+static int writeback_sample(void *state, unsigned int n, double *ours, double *floor)
+{
+	return bench_in_turns(state, n, ours, floor, chosen_way, other_way);
 }
 
 static int writeback_up(const struct bench_row *row, void **state)
