@@ -3,11 +3,11 @@
 #include "sys.h"
 #include "util.h"
 
-int pl_agenda_init(struct pl_agenda *s, unsigned int workers)
+int pl_agenda_init(struct pl_agenda *s, unsigned int workers, void (*const *run)(struct pl_work *work))
 {
 	int r;
 
-	*s = (struct pl_agenda){ .workers = workers };
+	*s = (struct pl_agenda){ .workers = workers, .run = run };
 	r = pl_sys_cond_init(&s->wake);
 	if (r)
 		return r;
@@ -27,9 +27,9 @@ void pl_agenda_fini(struct pl_agenda *s)
 	pthread_mutex_destroy(&s->lock);
 }
 
-void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work))
+void pl_work_init(struct pl_work *work, uint8_t kind)
 {
-	*work = (struct pl_work){ .run = run };
+	*work = (struct pl_work){ .kind = kind };
 }
 
 static struct pl_heap *heap_of(struct pl_agenda *s, const struct pl_work *work)
@@ -121,7 +121,7 @@ static void agenda_run(struct pl_agenda *s, struct pl_work *work)
 	work->node.key = PL_NEVER;
 	s->slow_running += slow;
 	pthread_mutex_unlock(&s->lock);
-	work->run(work);
+	s->run[work->kind](work);
 	pthread_mutex_lock(&s->lock);
 	if (slow && s->slow_running-- == s->workers - 1 && pl_heap_first(&s->slow))
 		pthread_cond_signal(&s->wake);

@@ -17,7 +17,7 @@
 struct pl_work {
 	struct pl_heap_node node; /* its key, while running: when it is due again; PL_NEVER: not */
 	uint64_t deadline;
-	void (*run)(struct pl_work *work);
+	uint8_t kind;		/* constant: who runs it */
 	bool slow, ready, running, cancelled;
 	bool again_slow;
 };
@@ -26,13 +26,15 @@ struct pl_agenda {
 	pthread_mutex_t lock;	/* leaf; protects everything here and in queued items */
 	pthread_cond_t wake, idle;
 	struct pl_heap waiting, quick, slow;
-	unsigned int workers, slow_running;
+	void (*const *run)(struct pl_work *work); /* constant, with what follows: by kind */
+	unsigned int workers;
+	unsigned int slow_running;
 	bool stop;
 };
 
-int pl_agenda_init(struct pl_agenda *s, unsigned int workers);
+int pl_agenda_init(struct pl_agenda *s, unsigned int workers, void (*const *run)(struct pl_work *work));
 void pl_agenda_fini(struct pl_agenda *s);
-void pl_work_init(struct pl_work *work, void (*run)(struct pl_work *work));
+void pl_work_init(struct pl_work *work, uint8_t kind);
 /*
  * Run work at due (ns, 0: now), earliest deadline first. Queued again before it ran, the
  * earlier due wins; queued while it runs, it runs once more.

@@ -15,6 +15,12 @@ static int process_setup(void)
 	return r ? r : pl_forkguard_setup();
 }
 
+static void (*const work_run[])(struct pl_work *work) = {
+	[PL_WORK_LEASE] = pl_lease_run,
+	[PL_WORK_FILE] = pl_file_run,
+	[PL_WORK_FLUSH] = pl_file_flush_run,
+};
+
 static int env_init(struct pl_env *env, const struct pinlease_ctx_opts *opts)
 {
 	int r;
@@ -28,7 +34,7 @@ static int env_init(struct pl_env *env, const struct pinlease_ctx_opts *opts)
 	r = pl_events_init(&env->events);
 	if (r)
 		return r;
-	r = pl_agenda_init(&env->agenda, PL_WORKERS);
+	r = pl_agenda_init(&env->agenda, PL_WORKERS, work_run);
 	if (r) {
 		pl_events_fini(&env->events);
 		return r;

@@ -24,49 +24,79 @@ void pl_events_fini(struct pl_event_queue *q)
 
 void pl_event_box_init(struct pl_event_box *box)
 {
+	memset(box, 0, sizeof(*box));
 	pl_list_init(&box->link);
-	box->count = 0;
 }
 
-/* Takes type out of the order if it is there; true if it was. */
-static bool box_forget(struct pl_event_box *box, uint8_t type)
+/* What comes after it moves up. True: there was something to tell. */
+static bool slot_clear(struct pl_event_box *box, struct pl_event_slot *s)
 {
-	uint8_t i;
+	uint8_t turn = s->turn;
+	unsigned int i;
 
-	for (i = 0; i < box->count && box->order[i] != type; i++)
-		;
-	if (i == box->count)
-		return false;
-	memmove(&box->order[i], &box->order[i + 1], (size_t)(box->count - i - 1));
-	box->count--;
-	return true;
+	s->turn = 0;
+	for (i = 0; turn && i < PL_EVENT_KINDS; i++)
+		box->slot[i].turn = (uint8_t)(box->slot[i].turn - (box->slot[i].turn > turn));
+	return turn;
+}
+
+static uint8_t box_count(const struct pl_event_box *box)
+{
+	uint8_t count = 0;
+	unsigned int i;
+
+	for (i = 0; i < PL_EVENT_KINDS; i++)
+		count = (uint8_t)(count + (box->slot[i].turn != 0));
+	return count;
+}
+
+/* Cut-off operations that nobody has been told of yet add up over a coalesced event. */
+static void cut_put(uint32_t *cut, bool untold, uint64_t in_flight)
+{
+	*cut = (untold ? *cut : 0) + (uint32_t)in_flight;
+}
+
+/* What only this kind has. untold: nobody has taken the one before it. */
+static void box_put(struct pl_event_box *box, const struct pinlease_event *ev, bool untold)
+{
+	switch (ev->type) {
+	case PINLEASE_EV_BREAK:
+		box->break_off = ev->off;
+		box->break_len = ev->len;
+		box->deadline_ns = ev->deadline_ns;
+		break;
+	case PINLEASE_EV_REVOKED:
+		cut_put(&box->revoked_cut, untold, ev->in_flight);
+		break;
+	case PINLEASE_EV_RESTORED:
+		box->restored_len = ev->len;
+		break;
+	case PINLEASE_EV_NOTICE:
+		box->notice_len = ev->len;
+		break;
+	case PINLEASE_EV_LOST:
+		cut_put(&box->lost_cut, untold, ev->in_flight);
+		box->lost_off = ev->off;
+		box->lost_len = ev->len;
+		box->lost_bytes = ev->lost_bytes;
+		break;
+	default:
+		break;
+	}
 }
 
 bool pl_event_put(struct pl_event_queue *q, struct pl_event_box *box, const struct pinlease_event *ev)
 {
 	struct pl_event_slot *s = &box->slot[ev->type - 1];
-	bool fence = ev->type == PINLEASE_EV_REVOKED || ev->type == PINLEASE_EV_LOST, first;
-	uint64_t before = 0;
+	bool first;
 
 	pthread_mutex_lock(&q->lock);
 	first = pl_list_empty(&q->boxes);
-	if (box_forget(box, (uint8_t)ev->type) && fence)
-		before = s->n;
+	box_put(box, ev, slot_clear(box, s));
 	s->gen = ev->gen;
 	s->err = (int16_t)ev->err;
 	s->cause = (uint8_t)ev->cause;
-	/* Cut-off operations nobody has been told of yet add up over a coalesced event. */
-	s->n = fence ? before + ev->in_flight : ev->len;
-	if (ev->type == PINLEASE_EV_BREAK) {
-		box->break_off = ev->off;
-		box->deadline_ns = ev->deadline_ns;
-	}
-	if (ev->type == PINLEASE_EV_LOST) {
-		box->lost_off = ev->off;
-		box->lost_len = ev->len;
-		box->lost_bytes = ev->lost_bytes;
-	}
-	box->order[box->count++] = (uint8_t)ev->type;
+	s->turn = (uint8_t)(box_count(box) + 1);
 	if (pl_list_empty(&box->link))
 		pl_list_add_tail(&q->boxes, &box->link);
 	pthread_mutex_unlock(&q->lock);
@@ -88,32 +118,44 @@ void pl_events_wake(struct pl_event_queue *q)
 
 static void box_take(struct pl_event_box *box, struct pinlease_event *ev)
 {
-	uint8_t type = box->order[0];
-	const struct pl_event_slot *s = &box->slot[type - 1];
+	struct pl_event_slot *s = box->slot;
 
-	box_forget(box, type);
-	ev->type = type;
+	while (s->turn != 1)
+		s++;
+	slot_clear(box, s);
+	ev->type = (uint32_t)(s - box->slot) + 1;
 	ev->gen = s->gen;
 	ev->err = s->err;
 	ev->cause = s->cause;
-	if (type == PINLEASE_EV_REVOKED || type == PINLEASE_EV_LOST)
-		ev->in_flight = s->n;
-	else
-		ev->len = s->n;
-	if (type == PINLEASE_EV_BREAK) {
+	switch (ev->type) {
+	case PINLEASE_EV_BREAK:
 		ev->off = box->break_off;
+		ev->len = box->break_len;
 		ev->deadline_ns = box->deadline_ns;
-	}
-	if (type == PINLEASE_EV_LOST) {
+		break;
+	case PINLEASE_EV_REVOKED:
+		ev->in_flight = box->revoked_cut;
+		break;
+	case PINLEASE_EV_RESTORED:
+		ev->len = box->restored_len;
+		break;
+	case PINLEASE_EV_NOTICE:
+		ev->len = box->notice_len;
+		break;
+	case PINLEASE_EV_LOST:
+		ev->in_flight = box->lost_cut;
 		ev->off = box->lost_off;
 		ev->len = box->lost_len;
 		ev->lost_bytes = box->lost_bytes;
+		break;
+	default:
+		break;
 	}
 }
 
 static void queue_settle(struct pl_event_queue *q, struct pl_event_box *box)
 {
-	if (!box->count)
+	if (!box_count(box))
 		pl_list_del(&box->link);
 	if (pl_list_empty(&q->boxes))
 		pl_sys_event_clear(q->fd);
@@ -137,12 +179,10 @@ struct pl_event_box *pl_event_next(struct pl_event_queue *q, struct pinlease_eve
 
 bool pl_event_untaken(struct pl_event_queue *q, const struct pl_event_box *box, uint32_t type)
 {
-	bool found = false;
-	uint8_t i;
+	bool found;
 
 	pthread_mutex_lock(&q->lock);
-	for (i = 0; i < box->count; i++)
-		found |= box->order[i] == type;
+	found = box->slot[type - 1].turn;
 	pthread_mutex_unlock(&q->lock);
 	return found;
 }
@@ -151,7 +191,7 @@ void pl_event_purge(struct pl_event_queue *q, struct pl_event_box *box)
 {
 	pthread_mutex_lock(&q->lock);
 	if (!pl_list_empty(&box->link)) {
-		box->count = 0;
+		memset(box->slot, 0, sizeof(box->slot));
 		queue_settle(q, box);
 	}
 	pthread_mutex_unlock(&q->lock);

@@ -20,19 +20,20 @@ struct pl_event_queue {
 };
 
 struct pl_event_slot {
-	uint64_t n; /* REVOKED, LOST: in_flight; else len */
 	uint32_t gen;
 	int16_t err;
 	uint8_t cause;
+	uint8_t turn;		/* 1: to be told next; 0: there is nothing to tell */
 };
 
+/* One is in every lease: what only one kind has is there once. */
 struct pl_event_box {
 	struct pl_list link;
 	struct pl_event_slot slot[PL_EVENT_KINDS];
-	uint64_t break_off, deadline_ns;
+	uint32_t revoked_cut, lost_cut;		/* in_flight */
+	uint64_t break_off, break_len, deadline_ns;
+	uint64_t restored_len, notice_len;
 	uint64_t lost_off, lost_len, lost_bytes;
-	uint8_t order[PL_EVENT_KINDS];
-	uint8_t count;
 };
 
 int pl_events_init(struct pl_event_queue *q);

@@ -117,8 +117,8 @@ static int file_init(struct pinlease_file *file, struct pl_env *env, int fd,
 	pthread_mutex_init(&file->lock, NULL);
 	pl_list_init(&file->leases);
 	pl_list_init(&file->buried);
-	pl_work_init(&file->work, pl_file_run);
-	pl_work_init(&file->flush, pl_file_flush_run);
+	pl_work_init(&file->work, PL_WORK_FILE);
+	pl_work_init(&file->flush, PL_WORK_FLUSH);
 	file->env = env;
 	file->fork_gen = env->fork_gen;
 	file->fd = fd;

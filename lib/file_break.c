@@ -31,8 +31,9 @@ static uint64_t break_until(const struct pinlease_file *file, const struct pinle
 	if (limit == PL_NEVER)
 		return pl_add_sat(now, pl_lease_deadline(lease));
 	/* What has to be written back afterwards needs its time, too. */
-	drain = lease->reserved ? pl_budget_drain(file->disk, limit, pl_lease_deadline(lease))
-				: limit - pl_budget_margin(limit);
+	drain = lease->staged && lease->staged->reserved ?
+			pl_budget_drain(file->disk, limit, pl_lease_deadline(lease)) :
+			limit - pl_budget_margin(limit);
 	return pl_min_u64(pl_add_sat(now, pl_lease_deadline(lease)), file->unbroken_ns + drain);
 }
 
@@ -113,9 +114,11 @@ bool pl_file_overdue(const struct pinlease_file *file)
  */
 static bool lease_is_short(const struct pinlease *lease)
 {
+	const struct pinlease_backend *backend = lease->reg_count == 1 ? lease->regs[0].backend : NULL;
+
 	return !pl_lease_writes_back(lease) && !lease->syncers && lease->now_len <= 4u << 20 &&
-	       (lease->first.backend == &pl_backend_pinned || lease->first.backend == &pl_backend_odp) &&
-	       lease->reg_count == 1 && lease->link.next == lease->link.prev;
+	       (backend == &pl_backend_pinned || backend == &pl_backend_odp) &&
+	       lease->link.next == lease->link.prev;
 }
 
 void pl_file_answer(struct pinlease_file *file, uint64_t number, bool may_fence)
@@ -254,7 +257,7 @@ static bool file_give_up(struct pinlease_file *file, int err, uint64_t now)
 		if (!pl_lease_wants(lease))
 			continue;
 		if (err == -EAGAIN &&
-		    (!lease->restore_ms || now - lease->revoked_ns < lease->restore_ms * PL_NS_PER_MS)) {
+		    (!lease->restore_ms || now - lease->until_ns < lease->restore_ms * PL_NS_PER_MS)) {
 			wanted = true;
 			continue;
 		}

@@ -31,23 +31,30 @@ static bool lease_exists(const struct pinlease *lease)
 	return state != PINLEASE_INIT && state != PINLEASE_CLOSED && lease->access == PINLEASE_WRITE;
 }
 
+/* What was written for it, in granules. Before it exists there is nothing, and staged is its acquire's. */
+static bool lease_remembers(const struct pinlease *lease)
+{
+	return lease_exists(lease) && pl_lease_writes_back(lease);
+}
+
 /* Where the file's own pages are reached, nobody knows what was written since when: any loss may be its. */
 static bool lease_lost_something(const struct pinlease *lease)
 {
-	return !pl_lease_writes_back(lease) || lease->covered || lease->uncovered;
+	return !pl_lease_writes_back(lease) || lease->staged->covered || lease->staged->uncovered;
 }
 
 static void lease_lose(struct pinlease *lease, int err)
 {
 	if (!lease_exists(lease) || !lease_lost_something(lease))
 		return;
-	if (pl_lease_writes_back(lease))
-		pl_staged_mark_granules(&lease->staged, lease->covered | lease->uncovered);
-	else
+	if (pl_lease_writes_back(lease)) {
+		pl_staged_mark_granules(lease->staged, lease->staged->covered | lease->staged->uncovered);
+		lease->staged->covered = lease->staged->uncovered = 0;
+	} else {
 		lease->redirty = true;
-	lease->covered = lease->uncovered = 0;
+	}
 	lease->losses++;
-	lease->loss_err = err;
+	lease->loss_err = (int16_t)err;
 }
 
 void pl_file_lose(struct pinlease_file *file, int err)
@@ -66,19 +73,23 @@ static void sync_covers(struct pinlease_file *file)
 
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
-		if (lease->syncers || lease->busy)
+		if (!lease_remembers(lease) || lease->syncers || lease->busy)
 			continue;
-		lease->covered = lease->uncovered;
-		lease->uncovered = 0;
+		lease->staged->covered = lease->staged->uncovered;
+		lease->staged->uncovered = 0;
 	}
 }
 
 static void sync_covered(struct pinlease_file *file)
 {
 	struct pl_list *pos;
+	struct pinlease *lease;
 
-	pl_list_for_each(pos, &file->leases)
-		pl_container(pos, struct pinlease, link)->covered = 0;
+	pl_list_for_each(pos, &file->leases) {
+		lease = pl_container(pos, struct pinlease, link);
+		if (lease_remembers(lease))
+			lease->staged->covered = 0;
+	}
 }
 
 /* Locked, dropped inside: a disk that hangs holds up nobody but who waits for it. */
@@ -121,7 +132,7 @@ int pl_file_datasync(struct pinlease_file *file)
 	return 0;
 }
 
-bool pl_lease_told(struct pinlease *lease, uint32_t since, int *err)
+bool pl_lease_told(struct pinlease *lease, uint16_t since, int *err)
 {
 	if (lease->losses == since)
 		return false;

@@ -46,9 +46,9 @@ static bool grant_back(struct pinlease_grant *g, bool told)
 	g->out = false;
 	if (!was)
 		return false;
-	g->lease->grants_out--;
+	g->lease->grants->out--;
 	if (told && g->access == PINLEASE_WRITE)
-		g->lease->grants_untold--;
+		g->lease->grants->untold--;
 	return true;
 }
 
@@ -63,6 +63,22 @@ static int grant_check(struct pinlease *lease, const struct pinlease_grant_opts 
 	/* Parts of pages that nobody has read from the file would be written back as zeros. */
 	if (lease->flags & PINLEASE_L_FILL_NONE)
 		return -EINVAL;
+	return 0;
+}
+
+/* Locked. The first grant names the lease to its peers. */
+static int grants_make(struct pinlease *lease, uint64_t id)
+{
+	struct pl_grants *grants;
+
+	if (lease->grants)
+		return 0;
+	grants = pl_sys_alloc(sizeof(*grants));
+	if (!grants)
+		return -ENOMEM;
+	pl_list_init(&grants->list);
+	grants->id = id;
+	lease->grants = grants;
 	return 0;
 }
 
@@ -95,13 +111,9 @@ PL_API int pinlease_grant_new(struct pinlease *lease, const struct pinlease_gran
 	g->mr_index = o.mr_index;
 	g->user = o.user;
 	pthread_mutex_lock(&lease->file->lock);
-	if (g->mr_index >= lease->reg_count)
-		r = -ERANGE;
-	else
-		pl_list_add_tail(&lease->grants, &g->link);
-	/* The first one names the lease to its peers. */
-	if (!r && !lease->id)
-		lease->id = g->id;
+	r = g->mr_index >= lease->reg_count ? -ERANGE : grants_make(lease, g->id);
+	if (!r)
+		pl_list_add_tail(&lease->grants->list, &g->link);
 	pthread_mutex_unlock(&lease->file->lock);
 	if (r)
 		pl_sys_free(g);
@@ -114,7 +126,7 @@ PL_API int pinlease_grant_new(struct pinlease *lease, const struct pinlease_gran
 static int grant_encode(struct pinlease_grant *g, uint32_t type, void *buf, size_t cap)
 {
 	struct pinlease *lease = g->lease;
-	struct pl_wire w = { .type = type, .gen = g->gen, .lease = lease->id, .grant = g->id };
+	struct pl_wire w = { .type = type, .gen = g->gen, .lease = lease->grants->id, .grant = g->id };
 	uint64_t left = pl_sub_sat(lease->until_ns, pl_sys_now()) / PL_NS_PER_MS;
 
 	if (type == PL_WIRE_RECALL)
@@ -144,8 +156,8 @@ static int grant_give(struct pinlease_grant *g, uint32_t type, void *buf, size_t
 	g->given = g->out = true;
 	g->recalled = g->answered = false;
 	if (!again) {
-		lease->grants_out++;
-		lease->grants_untold += g->access == PINLEASE_WRITE;
+		lease->grants->out++;
+		lease->grants->untold += g->access == PINLEASE_WRITE;
 	}
 	return r;
 }
@@ -231,7 +243,7 @@ static int grant_judge(const struct pinlease_grant *g, const struct pl_wire *w)
 {
 	uint32_t i;
 
-	if (w->type != PL_WIRE_RETURNED || w->grant != g->id || w->lease != g->lease->id)
+	if (w->type != PL_WIRE_RETURNED || w->grant != g->id || w->lease != g->lease->grants->id)
 		return -EPROTO;
 	if (w->count && g->access != PINLEASE_WRITE)
 		return -EPROTO;
@@ -256,7 +268,7 @@ static int grant_take(struct pinlease_grant *g, const struct pl_wire *w)
 	if (!grant_is_out(g) || lease->written)
 		return -ESTALE;
 	for (i = 0; i < w->count && pl_lease_writes_back(lease); i++)
-		pl_staged_mark(&lease->staged, g->off + w->range[i].off, w->range[i].len);
+		pl_staged_mark(lease->staged, g->off + w->range[i].off, w->range[i].len);
 	return grant_back(g, true);
 }
 
@@ -313,8 +325,8 @@ PL_API int pinlease_grant_next(struct pinlease *lease, struct pinlease_grant *af
 	if (pl_forked(lease->fork_gen))
 		return -ECHILD;
 	pthread_mutex_lock(&lease->file->lock);
-	pos = after ? after->link.next : lease->grants.next;
-	if (pos != &lease->grants) {
+	pos = after ? after->link.next : lease->grants ? lease->grants->list.next : NULL;
+	if (pos && pos != &lease->grants->list) {
 		*next = pl_container(pos, struct pinlease_grant, link);
 		if (user)
 			*user = (*next)->user;

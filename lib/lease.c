@@ -17,8 +17,8 @@
 #include "sys.h"
 #include "trace.h"
 
-#define RETRY_MIN_NS (1 * PL_NS_PER_MS)
-#define RETRY_MAX_NS (50 * PL_NS_PER_MS)
+#define RETRY_MIN_MS 1u
+#define RETRY_MAX_MS 50u
 
 static void lease_set_state(struct pinlease *lease, enum pinlease_state to)
 {
@@ -65,9 +65,11 @@ void pl_lease_emit(struct pinlease *lease, struct pinlease_event *ev)
 
 void pl_lease_queue(struct pinlease *lease, uint64_t due)
 {
-	bool slow = pl_lease_writes_back(lease) || pl_lease_state(lease) == PINLEASE_REVOKED;
+	bool restore = pl_lease_state(lease) == PINLEASE_REVOKED;
 
-	pl_agenda_queue(&lease->file->env->agenda, &lease->work, due, lease->until_ns, slow);
+	/* Whoever waits for a break comes first. */
+	pl_agenda_queue(&lease->file->env->agenda, &lease->work, due, restore ? PL_NEVER : lease->until_ns,
+			restore || pl_lease_writes_back(lease));
 }
 
 void pl_lease_activate(struct pinlease *lease)
@@ -77,8 +79,9 @@ void pl_lease_activate(struct pinlease *lease)
 	lease->ack_due = false;
 	lease->err = 0;
 	lease->cut = 0;
-	lease->retry_ns = 0;
-	lease->grants_out = lease->grants_untold = 0;
+	lease->retry_ms = 0;
+	if (lease->grants)
+		lease->grants->out = lease->grants->untold = 0;
 	lease->begun = pl_account_begun(&lease->account);
 	lease_set_state(lease, PINLEASE_ACTIVE);
 }
@@ -106,7 +109,7 @@ void pl_lease_close(struct pinlease *lease)
 
 uint32_t pl_lease_in_flight(struct pinlease *lease)
 {
-	return pl_account_in_flight(&lease->account) + lease->grants_out;
+	return pl_account_in_flight(&lease->account) + (lease->grants ? lease->grants->out : 0);
 }
 
 static bool lease_drained(struct pinlease *lease)
@@ -145,7 +148,7 @@ void pl_lease_revoke(struct pinlease *lease, bool expired)
 				     .in_flight = lease->cut };
 	bool lost = lease->lost || expired;
 
-	lease->revoked_ns = pl_sys_now();
+	lease->until_ns = pl_sys_now();
 	if (lost) {
 		ev.type = PINLEASE_EV_LOST;
 		ev.err = lease->err ? lease->err : -ETIME;
@@ -170,7 +173,7 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 	uint64_t now = pl_sys_now();
 
 	lease->err = err;
-	lease->retry_ns = pl_min_u64(pl_max_u64(2 * lease->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
+	lease->retry_ms = (uint8_t)pl_min_u64(pl_max_u64(2 * lease->retry_ms, RETRY_MIN_MS), RETRY_MAX_MS);
 	if (file->state == PL_FILE_BREAKING && now >= file->limit_ns &&
 	    pl_lease_state(lease) == PINLEASE_FENCING) {
 		lease->lost = true;
@@ -184,7 +187,8 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 	}
 	pl_log_write(&file->env->log, 4, "lease %p: cannot deregister (%d), trying again", (void *)lease,
 		     err);
-	pl_agenda_queue(&file->env->agenda, &lease->work, now + lease->retry_ns, lease->until_ns, false);
+	pl_agenda_queue(&file->env->agenda, &lease->work, now + lease->retry_ms * PL_NS_PER_MS,
+			lease->until_ns, false);
 }
 
 /*

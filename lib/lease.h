@@ -95,7 +95,7 @@ int pl_lease_dirty_next(struct pinlease *lease, uint64_t from, uint64_t *off, ui
 int pl_file_datasync(struct pinlease_file *file);
 void pl_file_lose(struct pinlease_file *file, int err);	/* locked: the kernel says err, and will not again */
 /* Locked. Has the lease had a loss since it had so many? Then it is told now. */
-bool pl_lease_told(struct pinlease *lease, uint32_t since, int *err);
+bool pl_lease_told(struct pinlease *lease, uint16_t since, int *err);
 
 /* lease_acquire.c, lease_mr.c, lease_release.c */
 int pl_lease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *opts,

@@ -16,6 +16,7 @@
 #define LEASE_FLAGS                                                                          \
 	(PINLEASE_L_ACK | PINLEASE_L_MANUAL | PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD | \
 	 PINLEASE_L_HOLE_FILL | PINLEASE_L_GRANTED)
+_Static_assert(LEASE_FLAGS <= UINT8_MAX, "they fit into a lease");
 #define FILL_BY_TOLD (PINLEASE_L_FILL_NONE | PINLEASE_L_DIRTY_TOLD)
 #define IBV_WRITES \
 	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND)
@@ -143,6 +144,15 @@ static int acquire_set_mode(struct pinlease *lease, const struct pl_choice *c)
 	return r ? -EEXIST : 0;
 }
 
+static uint32_t staged_use(const struct pinlease *lease)
+{
+	bool unfilled = (lease->flags & FILL_BY_TOLD) == FILL_BY_TOLD;
+
+	if (lease->access != PINLEASE_WRITE)
+		return 0;
+	return PL_STAGED_WRITABLE | (unfilled ? PL_STAGED_UNFILLED : 0);
+}
+
 static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *why)
 {
 	struct pinlease_file *file = lease->file;
@@ -160,10 +170,8 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 	}
 	if (staged) {
 		r = pl_staged_new(&lease->staged, addr, lease->range.off, lease->range.len, file->id.page,
-				  lease->access == PINLEASE_WRITE);
-		lease->map.addr = r ? lease->map.addr : lease->staged.addr;
-		if (!r && (lease->flags & FILL_BY_TOLD) == FILL_BY_TOLD)
-			r = pl_staged_unfilled(&lease->staged);
+				  staged_use(lease));
+		lease->map.addr = r ? lease->map.addr : lease->staged->addr;
 	} else if (!addr && file->base.addr) {
 		lease->map.addr = (char *)file->base.addr + lease->range.off;
 		lease->map.len = pl_round_up(lease->range.len, file->id.page);
@@ -189,14 +197,14 @@ static void lease_unmap(struct pinlease *lease)
 	bool applications = lease->map.len && !lease->map.ours && !file->base.addr;
 
 	pl_lease_unreserve(lease);
-	if (lease->staged.addr && applications)
-		pl_staged_unmap_back(&lease->staged, file->fd, lease->map.prot, pl_fileid_pmem(&file->id));
-	else if (lease->staged.addr)
-		pl_staged_free(&lease->staged);
+	if (lease->staged && applications)
+		pl_staged_unmap_back(lease->staged, file->fd, lease->map.prot, pl_fileid_pmem(&file->id));
+	else
+		pl_staged_free(lease->staged);
 	if (applications)
 		pl_sys_advise(lease->map.addr, lease->map.len, MADV_DOFORK);
 	pl_filemap_free(&lease->map);
-	memset(&lease->staged, 0, sizeof(lease->staged));
+	lease->staged = NULL;
 }
 
 static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const struct pinlease_opts *o,
@@ -212,7 +220,7 @@ static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const 
 	if (r)
 		goto unmap;
 	if (c->backend) {
-		r = pl_reg_init(&lease->first, c->backend, c->arg, o->ibv_access, o->pd);
+		r = pl_reg_init(lease->regs, c->backend, c->arg, o->ibv_access, o->pd);
 		if (r) {
 			pl_why_set(why, PINLEASE_AT_REGISTER, PINLEASE_WHY_MEMORY, r);
 			goto unmap;
@@ -225,7 +233,7 @@ static int acquire_try(struct pinlease *lease, const struct pl_choice *c, const 
 		return 0;
 	/* The registration comes last: it is what failed, or was not made. */
 	if (lease->reg_count)
-		pl_reg_fini(&lease->first);
+		pl_reg_fini(lease->regs);
 	lease->reg_count = 0;
 unmap:
 	lease_unmap(lease);
@@ -262,6 +270,17 @@ static int acquire_modes(struct pinlease *lease, const struct pinlease_opts *o, 
 	return r;
 }
 
+/* What it has of objects of its own, but for those of its mode. */
+static int lease_init(struct pinlease *lease, const struct pinlease_opts *o)
+{
+	if (o->pd || o->backend) {
+		lease->regs = pl_sys_alloc(sizeof(*lease->regs));
+		if (!lease->regs)
+			return -ENOMEM;
+	}
+	return pl_account_init(&lease->account);
+}
+
 static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, const struct pinlease_opts *o,
 		     struct pinlease **out)
 {
@@ -270,8 +289,9 @@ static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, con
 
 	if (!lease)
 		return -ENOMEM;
-	r = pl_account_init(&lease->account);
+	r = lease_init(lease, o);
 	if (r) {
+		pl_sys_free(lease->regs);
 		pl_sys_free(lease);
 		return r;
 	}
@@ -282,13 +302,11 @@ static int lease_new(struct pinlease_file *file, uint64_t off, uint64_t len, con
 	lease->range.len = len;
 	lease->deadline_ms = o->deadline_ms ? o->deadline_ms : DEADLINE_DEFAULT_MS;
 	lease->restore_ms = o->restore_ms;
-	lease->flags = o->flags;
+	lease->flags = (uint8_t)o->flags;
 	lease->access = (uint8_t)(o->access ? o->access : file->access);
-	lease->regs = &lease->first;
 	pl_list_init(&lease->link);
-	pl_list_init(&lease->grants);
 	pl_event_box_init(&lease->box);
-	pl_work_init(&lease->work, pl_lease_run);
+	pl_work_init(&lease->work, PL_WORK_LEASE);
 	*out = lease;
 	return 0;
 }
@@ -300,8 +318,8 @@ void pl_lease_destroy(struct pinlease *lease)
 	lease_unmap(lease);
 	for (i = 0; i < lease->reg_count; i++)
 		pl_reg_fini(&lease->regs[i]);
-	if (lease->regs != &lease->first)
-		pl_sys_free(lease->regs);
+	pl_sys_free(lease->regs);
+	pl_sys_free(lease->grants);
 	pl_account_fini(&lease->account);
 	pl_sys_free(lease);
 }

@@ -36,7 +36,7 @@ static int trial_write(struct pinlease *lease, uint64_t bytes)
 	pthread_mutex_lock(&file->lock);
 	if (pl_file_in_time(file)) {
 		pthread_mutex_unlock(&file->lock);
-		r = pl_staged_write(&lease->staged, file->fd, 0, bytes);
+		r = pl_staged_write(lease->staged, file->fd, 0, bytes);
 		pthread_mutex_lock(&file->lock);
 	}
 	if (!r)
@@ -50,7 +50,7 @@ static int trial_read(struct pinlease *lease, uint64_t *bytes)
 	ssize_t n;
 
 	do {
-		n = pl_sys_pread(lease->file->fd, lease->staged.addr,
+		n = pl_sys_pread(lease->file->fd, lease->staged->addr,
 				 pl_min_u64(PL_SAMPLE_BYTES, lease->range.len), lease->range.off);
 	} while (n == -EINTR);
 	*bytes = n > 0 ? (uint64_t)n : 0;
@@ -76,7 +76,7 @@ static int disk_trial(struct pinlease *lease)
 	if (!r)
 		pl_disk_measured(&file->env->disks, file->disk, bytes, pl_sys_now() - start, true);
 	/* Not filled yet, and perhaps never to be. */
-	memset(lease->staged.addr, 0, bytes);
+	memset(lease->staged->addr, 0, bytes);
 	return r;
 }
 
@@ -107,14 +107,14 @@ int pl_lease_reserve(struct pinlease *lease, struct pinlease_why *why)
 	}
 	if (r)
 		return pl_refuse(why, PINLEASE_AT_CHECK, PINLEASE_WHY_BUDGET, r);
-	lease->reserved = true;
+	lease->staged->reserved = true;
 	return 0;
 }
 
 void pl_lease_unreserve(struct pinlease *lease)
 {
-	if (lease->reserved)
-		pl_disk_return(&lease->file->env->disks, lease->file->disk, lease->range.len,
-			       lease_told(lease));
-	lease->reserved = false;
+	if (!lease->staged || !lease->staged->reserved)
+		return;
+	pl_disk_return(&lease->file->env->disks, lease->file->disk, lease->range.len, lease_told(lease));
+	lease->staged->reserved = false;
 }

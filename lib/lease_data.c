@@ -25,7 +25,7 @@ static bool lease_maybe_written(struct pinlease *lease)
 		if (lease->regs[i].ibv_access & REMOTE_WRITES)
 			remote = true;
 	/* Its peers are all there is, and each has said what it wrote: those ranges are marked. */
-	if (remote && (!(lease->flags & PINLEASE_L_GRANTED) || lease->grants_untold))
+	if (remote && (!(lease->flags & PINLEASE_L_GRANTED) || (lease->grants && lease->grants->untold)))
 		return true;
 	return pl_account_begun(&lease->account) != lease->begun;
 }
@@ -37,7 +37,7 @@ static bool lease_maybe_written(struct pinlease *lease)
 static int file_write(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	struct pinlease_file *file = lease->file;
-	int r = pl_durable_write(&lease->map, file->fd, &file->id, &lease->staged, off, len);
+	int r = pl_durable_write(&lease->map, file->fd, &file->id, lease->staged, off, len);
 
 	if (r && r != -ENODATA) {
 		pthread_mutex_lock(&file->lock);
@@ -72,13 +72,13 @@ void pl_lease_mark_unknown(struct pinlease *lease)
 {
 	if (pl_lease_writes_back(lease) && !(lease->flags & PINLEASE_L_DIRTY_TOLD) &&
 	    lease_maybe_written(lease))
-		pl_staged_mark(&lease->staged, 0, lease->staged.len);
+		pl_staged_mark(lease->staged, 0, lease->staged->len);
 }
 
 /* Locked, before each chunk: should an fdatasync fail from now on, this may be what was lost. */
 static void lease_uncovered(struct pinlease *lease, uint64_t off, uint64_t len)
 {
-	lease->uncovered |= pl_staged_granules(&lease->staged, off, len);
+	lease->staged->uncovered |= pl_staged_granules(lease->staged, off, len);
 }
 
 /* One way of data into the file, piece by piece: as large as the disk takes in PL_CHUNK_NS. */
@@ -137,14 +137,14 @@ void pl_lease_write_back(struct pinlease *lease)
 	struct pinlease_file *file = lease->file;
 	struct flow flow = flow_start(lease);
 	uint64_t off = 0, len = 0;
-	uint32_t losses;
+	uint16_t losses;
 	int r = 0;
 
 	lease->written = true;
 	if (!pl_lease_writes_back(lease))
 		return;
 	pl_lease_mark_unknown(lease);
-	while (!r && pl_staged_next(&lease->staged, 0, lease->staged.len, flow.chunk, false, &off, &len)) {
+	while (!r && pl_staged_next(lease->staged, 0, lease->staged->len, flow.chunk, false, &off, &len)) {
 		if (!pl_file_in_time(file)) {
 			r = -ETIME;
 			break;
@@ -156,7 +156,7 @@ void pl_lease_write_back(struct pinlease *lease)
 		pthread_mutex_lock(&file->lock);
 		/* Lost while it was being written: once more. */
 		if (!r && losses == lease->losses)
-			pl_staged_clear(&lease->staged, off, len);
+			pl_staged_clear(lease->staged, off, len);
 	}
 	flow_measured(&flow, false);
 	if (r) {
@@ -181,7 +181,7 @@ int pl_lease_mark_dirty(struct pinlease *lease, uint64_t off, uint64_t len)
 		return -ERANGE;
 	/* In the modes that reach the file's own pages there is nothing to remember. */
 	if (pl_lease_writes_back(lease))
-		pl_staged_mark(&lease->staged, off, len);
+		pl_staged_mark(lease->staged, off, len);
 	return 0;
 }
 
@@ -220,17 +220,17 @@ static unsigned int sync_take(struct flow *f, uint64_t from, uint64_t end, struc
 
 	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD)) {
 		*run = (struct run){ from, pl_min_u64(f->chunk, pl_sub_sat(end, from)) };
-		pl_staged_clear_whole(&lease->staged, run->off, run->len);
+		pl_staged_clear_whole(lease->staged, run->off, run->len);
 		return run->len != 0;
 	}
 	while (n < RUNS &&
-	       pl_staged_next(&lease->staged, from, end, f->chunk, true, &run[n].off, &run[n].len)) {
+	       pl_staged_next(lease->staged, from, end, f->chunk, true, &run[n].off, &run[n].len)) {
 		from = run[n].off + run[n].len;
 		n++;
 	}
 	if (n && !sync_may_clear(lease))
 		for (i = 0; i < n; i++)
-			pl_staged_mark(&lease->staged, run[i].off, run[i].len);
+			pl_staged_mark(lease->staged, run[i].off, run[i].len);
 	return n;
 }
 
@@ -240,10 +240,10 @@ static void sync_give_back(struct flow *f, const struct run *run, unsigned int n
 	struct pinlease *lease = f->lease;
 
 	if (!(lease->flags & PINLEASE_L_DIRTY_TOLD))
-		pl_staged_mark(&lease->staged, run->off, end - run->off);
+		pl_staged_mark(lease->staged, run->off, end - run->off);
 	else
 		for (; n; n--, run++)
-			pl_staged_mark(&lease->staged, run->off, run->len);
+			pl_staged_mark(lease->staged, run->off, run->len);
 }
 
 static int flow_out(struct flow *f, uint64_t from, uint64_t end)
@@ -278,7 +278,7 @@ int pl_lease_write_out(struct pinlease *lease, uint64_t from, uint64_t end)
  * One at a time, the flusher included: what another one has taken is clean, and need not be
  * in the file yet when our fdatasync begins.
  */
-static int sync_begin(struct pinlease *lease, uint64_t off, uint64_t *end, uint32_t *losses)
+static int sync_begin(struct pinlease *lease, uint64_t off, uint64_t *end, uint16_t *losses)
 {
 	struct pinlease_file *file = lease->file;
 	int r = 0;
@@ -321,7 +321,7 @@ static void sync_written(struct pinlease *lease)
  * A break came first: what became of the data, the next sync will say. So it is if this process was
  * stopped until the kernel let the opener on: the disk has the file then, and not what was written.
  */
-static int sync_end(struct pinlease *lease, int r, uint32_t losses)
+static int sync_end(struct pinlease *lease, int r, uint16_t losses)
 {
 	struct pinlease_file *file = lease->file;
 	int err;
@@ -388,7 +388,7 @@ int pl_lease_sync(struct pinlease *lease, uint64_t off, uint64_t len)
 {
 	uint64_t end = len ? off + len : lease->range.len;
 	struct flow flow = flow_start(lease);
-	uint32_t losses = 0;
+	uint16_t losses = 0;
 	int r;
 
 	if (off > lease->range.len || len > lease->range.len - off)
@@ -413,6 +413,6 @@ uint64_t pl_lease_dirty_bytes(struct pinlease *lease)
 	if (!pl_lease_writes_back(lease))
 		return 0;
 	if (pl_lease_state(lease) == PINLEASE_ACTIVE && !(lease->flags & PINLEASE_L_DIRTY_TOLD))
-		return lease_maybe_written(lease) ? lease->now_len : pl_staged_dirty_bytes(&lease->staged);
-	return pl_staged_dirty_bytes(&lease->staged);
+		return lease_maybe_written(lease) ? lease->now_len : pl_staged_dirty_bytes(lease->staged);
+	return pl_staged_dirty_bytes(lease->staged);
 }

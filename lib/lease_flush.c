@@ -27,7 +27,7 @@ static uint64_t flush_share(struct pinlease *lease)
 	uint64_t share;
 
 	/* The state first: before it is ACTIVE the rest is its acquire's. */
-	if (pl_lease_state(lease) != PINLEASE_ACTIVE || !lease->reserved ||
+	if (pl_lease_state(lease) != PINLEASE_ACTIVE || !lease->staged || !lease->staged->reserved ||
 	    !(lease->flags & PINLEASE_L_DIRTY_TOLD))
 		return PL_NEVER;
 	share = pl_disk_share(lease->file->disk, lease->range.len, pl_lease_window(lease));
@@ -61,7 +61,7 @@ static void flush_lease(struct pinlease *lease, uint64_t share)
 	lease->syncers++;
 	lease->users++;
 	pthread_mutex_unlock(&file->lock);
-	if (pl_staged_dirty_bytes(&lease->staged) > share / 2)
+	if (pl_staged_dirty_bytes(lease->staged) > share / 2)
 		r = pl_lease_write_out(lease, 0, len);
 	pthread_mutex_lock(&file->lock);
 	/* It is dirty still: a sync or a break will meet the same, and say so. */

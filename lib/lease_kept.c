@@ -14,7 +14,7 @@ uint64_t pl_lease_missing(struct pinlease *lease, uint64_t *off, uint64_t *len)
 		*len = lease->now_len;
 		return 0;
 	}
-	while (pl_staged_next(&lease->staged, at + n, lease->staged.len, UINT64_MAX, false, &at, &n)) {
+	while (pl_staged_next(lease->staged, at + n, lease->staged->len, UINT64_MAX, false, &at, &n)) {
 		if (!bytes)
 			first = at;
 		bytes += n;
@@ -62,9 +62,9 @@ int pl_lease_save(struct pinlease *lease, int fd)
 	if (r)
 		return r;
 	r = -ENODATA;
-	while (pl_staged_next(&lease->staged, off + len, lease->staged.len, PL_CHUNK_BYTES, false, &off,
+	while (pl_staged_next(lease->staged, off + len, lease->staged->len, PL_CHUNK_BYTES, false, &off,
 			      &len)) {
-		r = pl_staged_write(&lease->staged, fd, off, len);
+		r = pl_staged_write(lease->staged, fd, off, len);
 		if (r)
 			break;
 	}
@@ -82,7 +82,7 @@ int pl_lease_dirty_next(struct pinlease *lease, uint64_t from, uint64_t *off, ui
 		return -ERANGE;
 	pthread_mutex_lock(&file->lock);
 	r = kept_look(lease);
-	if (!r && pl_staged_next(&lease->staged, from, lease->staged.len, UINT64_MAX, false, &at, &n)) {
+	if (!r && pl_staged_next(lease->staged, from, lease->staged->len, UINT64_MAX, false, &at, &n)) {
 		/* The page that from is in may have begun before it. */
 		*off = pl_max_u64(at, from);
 		*len = at + n - *off;

@@ -16,8 +16,7 @@ static int regs_grow(struct pinlease *lease)
 	if (!regs)
 		return -ENOMEM;
 	memcpy(regs, lease->regs, lease->reg_count * sizeof(*regs));
-	if (lease->regs != &lease->first)
-		pl_sys_free(lease->regs);
+	pl_sys_free(lease->regs);
 	lease->regs = regs;
 	return 0;
 }

@@ -20,7 +20,7 @@ static bool release_fence(struct pinlease *lease, uint64_t until)
 	now = pl_sys_now();
 	if (now >= until)
 		return false;
-	pl_sys_cond_wait(&file->cond, &file->lock, now + lease->retry_ns);
+	pl_sys_cond_wait(&file->cond, &file->lock, now + lease->retry_ms * PL_NS_PER_MS);
 	return true;
 }
 
@@ -66,7 +66,7 @@ int pl_lease_release(struct pinlease *lease)
 	int r;
 
 	pthread_mutex_lock(&file->lock);
-	if (!pl_list_empty(&lease->grants)) {
+	if (lease->grants && !pl_list_empty(&lease->grants->list)) {
 		pthread_mutex_unlock(&file->lock);
 		return -EBUSY;
 	}
@@ -117,9 +117,8 @@ int pl_lease_release(struct pinlease *lease)
 /* In a forked child: the mappings are not there (MADV_DONTFORK); the locks are the parent's. */
 void pl_lease_forget(struct pinlease *lease)
 {
-	if (lease->regs != &lease->first)
-		pl_sys_free(lease->regs);
-	pl_sys_free((void *)lease->staged.dirty);
-	pl_sys_free((void *)lease->staged.told);
+	pl_sys_free(lease->regs);
+	pl_sys_free(lease->grants);
+	pl_sys_free(lease->staged);
 	pl_sys_free(lease);
 }

@@ -146,17 +146,17 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		pthread_mutex_lock(&lease->file->lock);
-		lease->staged.len = lease->now_len;
+		lease->staged->len = lease->now_len;
 		pthread_mutex_unlock(&lease->file->lock);
 		/*
 		 * What LOST had kept is dropped here; an attempt that got no guard has kept it. What
 		 * else is dirty was lost on its way from the file to the disk: a sync writes it again.
 		 */
-		if (!first && lease->staged.dirty && pl_lease_state(lease) == PINLEASE_LOST)
-			pl_staged_clean(&lease->staged);
+		if (!first && lease->staged->writable && pl_lease_state(lease) == PINLEASE_LOST)
+			pl_staged_clean(lease->staged);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
 		if (!first || !(lease->flags & PINLEASE_L_FILL_NONE))
-			r = pl_durable_fill(&lease->map, lease->file->fd, &lease->file->id, &lease->staged,
+			r = pl_durable_fill(&lease->map, lease->file->fd, &lease->file->id, lease->staged,
 					    lease_stop, lease, &at);
 	}
 	if (r)

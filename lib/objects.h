@@ -102,57 +102,62 @@ struct pl_reg {
 	int device_fd;		       /* the verbs device the fork handler knows, or -1 */
 };
 
-/* An application may have very many: the order leaves no holes, what is small is held in a byte. */
+/* The ctx's agenda runs these. */
+enum pl_work_kind { PL_WORK_LEASE, PL_WORK_FILE, PL_WORK_FLUSH };
+
+/* Made by the first grant of a lease; file's lock. */
+struct pl_grants {
+	struct pl_list list;
+	uint64_t id;				/* as the lease's peers know it */
+	uint32_t out;				/* of this generation: a break waits for them */
+	uint32_t untold;			/* those for writing that never said what they wrote */
+};
+
+/*
+ * An application may have very many: the order leaves no holes, what is small is held in a byte
+ * or a bit, and what not every lease has stands behind a pointer.
+ */
 struct pinlease {
 	struct pl_account account;
 	struct pinlease_file *file;		/* constant, with what follows */
 	void *user;
 	uint64_t iova;
 	uint32_t deadline_ms, restore_ms; /* durations; restore 0: never given up */
-	uint32_t flags;
 	uint32_t fork_gen;
-	struct pl_map map;			/* the file's pages, or what was there before staged memory */
-	struct pl_staged staged;
-	struct pl_range range; /* off and len: as acquired; the rest: file's lock */
-	struct pl_list link;   /* file's lock, with what follows */
+	uint8_t flags;
+	uint8_t access, mode, mode_reason; /* enums; constant once acquired */
+	struct pl_map map;		   /* the file's pages, or what was there before staged memory */
+	struct pl_staged *staged;	   /* in its mode, else NULL; as map */
+	struct pl_range range;		   /* off and len: as acquired; the rest: file's lock */
+	struct pl_list link;		   /* file's lock, with what follows */
 	struct pl_event_box box;
 	struct pl_work work;
-	struct pl_reg *regs, first;		/* regs is &first, or allocated by mr_add */
-	uint32_t reg_count, syncers;
+	struct pl_reg *regs;			/* NULL: for no device */
+	struct pl_grants *grants;		/* NULL: there was none yet */
 	uint64_t now_len;			/* of this generation: shorter after the file has shrunk */
-	uint64_t until_ns;			/* BREAKING: the deadline */
-	uint64_t revoked_ns;
-	uint64_t retry_ns;			/* between attempts to deregister */
+	uint64_t until_ns;			/* BREAKING, FENCING: the deadline; then: when revoked */
 	uint64_t breaks;
+	uint32_t reg_count;
 	uint32_t begun;				/* the account's begins when this generation started */
 	uint32_t cut;				/* in flight when fenced */
 	int err;				/* what makes it LOST, or failed the restore */
-	/*
-	 * Granules that are in the file, and not on the disk as far as we know: written before
-	 * the fdatasync that is under way began, and the others. When one fails both are dirty
-	 * again, a loss is counted, and the next sync answers loss_err, once.
-	 */
-	int loss_err;
-	uint64_t covered, uncovered;
-	uint32_t losses, losses_told;
-	struct pl_list grants;
-	uint64_t id;				/* as its peers know it: 0 before the first grant */
-	uint32_t grants_out;			/* of this generation: a break waits for them */
-	uint32_t grants_untold;			/* those for writing that never said what they wrote */
 	uint32_t users;				/* calls that still look at it, but hold up no break */
-	uint8_t access, mode, mode_reason;	/* enums; constant once acquired */
+	/* After a failed fdatasync (file_sync.c): the next sync answers loss_err, once. */
+	uint16_t losses, losses_told;
+	int16_t loss_err;
+	uint8_t retry_ms;			/* between attempts to deregister */
+	uint8_t syncers;			/* they come one at a time */
 	uint8_t cause;				/* enum; of the last break */
-	bool holding, busy, ack_due;
-	bool fenced;				/* nothing of ours reaches the memory */
-	bool written; /* FENCING: and what it wrote is in the file, or lost is set */
-	bool lost;
-	bool sync_failed;
-	bool reserved;				/* of the disk's budget */
-	bool redirty;				/* not staged: pages are called clean that were not written */
-	bool waited;				/* a release or own change takes it on from FENCING */
-	bool releasing, gave_up;
-	bool loss_answered;			/* LOST: a release has said so */
-	bool orphan;				/* INIT: its acquire failed, but it is registered */
+	bool orphan;				/* not locked: its acquire failed, but it is registered */
+	bool holding : 1, busy : 1, ack_due : 1;
+	bool fenced : 1;			/* nothing of ours reaches the memory */
+	bool written : 1; /* FENCING: and what it wrote is in the file, or lost is set */
+	bool lost : 1;
+	bool sync_failed : 1;
+	bool redirty : 1;			/* not staged: pages are called clean that were not written */
+	bool waited : 1;			/* a release or own change takes it on from FENCING */
+	bool releasing : 1, gave_up : 1;
+	bool loss_answered : 1;			/* LOST: a release has said so */
 };
 
 /* Is what was made in this generation of forks the parent's? */

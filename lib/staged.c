@@ -12,9 +12,25 @@
 #define WORD_BITS  64
 #define HUGE_BYTES (2ull << 20)
 
+static uint64_t staged_page(const struct pl_staged *s)
+{
+	return 1ull << s->page_shift;
+}
+
 static uint64_t staged_pages(const struct pl_staged *s, uint64_t bytes)
 {
-	return (bytes + s->page - 1) / s->page;
+	return (bytes + staged_page(s) - 1) >> s->page_shift;
+}
+
+static uint64_t staged_words(const struct pl_staged *s)
+{
+	return (s->map_len >> s->page_shift) / WORD_BITS + 1;
+}
+
+/* The pages that were ever marked; NULL: all count as if. */
+static _Atomic uint64_t *staged_told(struct pl_staged *s)
+{
+	return s->unfilled ? s->bits + staged_words(s) : NULL;
 }
 
 /*
@@ -39,56 +55,48 @@ static int staged_map(void *addr, uint64_t len, void **out)
 	return 0;
 }
 
-int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
-		  bool writable)
+int pl_staged_new(struct pl_staged **out, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
+		  uint32_t use)
 {
-	uint64_t map_len = pl_round_up(len, page), words = map_len / page / WORD_BITS + 1;
-	_Atomic uint64_t *dirty = writable ? pl_sys_alloc(words * sizeof(*dirty)) : NULL;
-	void *at;
+	struct pl_staged as = { .len = len, .map_len = pl_round_up(len, page), .file_off = file_off,
+				.page_shift = (uint8_t)__builtin_ctzll(page), .writable = use };
+	uint64_t maps = use & PL_STAGED_UNFILLED ? 2 : use ? 1 : 0;
+	struct pl_staged *s = pl_sys_alloc(sizeof(*s) + maps * staged_words(&as) * sizeof(s->bits[0]));
 	int r;
 
-	if (writable && !dirty)
+	if (!s)
 		return -ENOMEM;
-	r = staged_map(addr, map_len, &at);
+	*s = as;
+	s->unfilled = use & PL_STAGED_UNFILLED;
+	r = staged_map(addr, s->map_len, &s->addr);
 	if (r) {
-		pl_sys_free(dirty);
+		pl_sys_free(s);
 		return r;
 	}
-	*s = (struct pl_staged){ .addr = at, .len = len, .map_len = map_len, .file_off = file_off };
-	s->page = page;
-	s->dirty = dirty;
 	/* Registered memory that a child shares copy-on-write would part from what the device reaches. */
-	r = pl_sys_advise(at, map_len, MADV_DONTFORK);
-	if (r && !addr)
+	r = pl_sys_advise(s->addr, s->map_len, MADV_DONTFORK);
+	if (r && !addr) {
 		pl_staged_free(s);
+		return r;
+	}
+	*out = s;
 	/* Before it is filled, so that filling already gets them; without it everything works the same. */
 	if (!r)
-		pl_sys_advise(at, map_len, MADV_HUGEPAGE);
+		pl_sys_advise(s->addr, s->map_len, MADV_HUGEPAGE);
 	return r;
-}
-
-int pl_staged_unfilled(struct pl_staged *s)
-{
-	s->told = pl_sys_alloc((s->map_len / s->page / WORD_BITS + 1) * sizeof(*s->told));
-	return s->told ? 0 : -ENOMEM;
-}
-
-static void staged_forget(struct pl_staged *s)
-{
-	pl_sys_free((void *)s->dirty);
-	pl_sys_free((void *)s->told);
-	*s = (struct pl_staged){ .addr = NULL };
 }
 
 void pl_staged_free(struct pl_staged *s)
 {
+	if (!s)
+		return;
 	/*
 	 * Unmapping clears: the kernel zeroes a page before anybody gets it, this process too. Where that
 	 * fails (a mapping must be split, beyond vm.max_map_count) the pages are dropped: no split.
 	 */
-	if (s->addr && pl_sys_unmap(s->addr, s->map_len))
+	if (pl_sys_unmap(s->addr, s->map_len))
 		pl_sys_advise(s->addr, s->map_len, MADV_DONTNEED);
-	staged_forget(s);
+	pl_sys_free(s);
 }
 
 /* Nobody tells whether the application's mapping had MAP_SYNC: it would miss it, and not mind it. */
@@ -99,7 +107,7 @@ int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot, bool pmem)
 
 	if (r)
 		r = pl_sys_map(s->addr, s->map_len, prot, fd, s->file_off, &at);
-	staged_forget(s);
+	pl_sys_free(s);
 	return r;
 }
 
@@ -114,10 +122,11 @@ static int fill_fail(struct pl_fill_error *at, uint32_t reason, int sys_errno, i
 /* All of it is the file's, or was written: anything may be written back now. */
 static void staged_filled(struct pl_staged *s)
 {
+	_Atomic uint64_t *told = staged_told(s);
 	uint64_t w;
 
-	for (w = 0; s->told && w <= s->map_len / s->page / WORD_BITS; w++)
-		atomic_store_explicit(&s->told[w], UINT64_MAX, memory_order_relaxed);
+	for (w = 0; told && w < staged_words(s); w++)
+		atomic_store_explicit(&told[w], UINT64_MAX, memory_order_relaxed);
 }
 
 int pl_staged_fill(struct pl_staged *s, int fd, bool (*stop)(void *arg), void *arg, struct pl_fill_error *at)
@@ -174,23 +183,23 @@ static uint64_t word_mask(uint64_t w, uint64_t first, uint64_t last)
 
 void pl_staged_mark(struct pl_staged *s, uint64_t off, uint64_t len)
 {
-	uint64_t first = off / s->page, last, w;
+	uint64_t first = off >> s->page_shift, last, w;
+	_Atomic uint64_t *told = staged_told(s);
 
 	if (!len)
 		return;
-	last = (off + len - 1) / s->page;
+	last = (off + len - 1) >> s->page_shift;
 	/* Release: who takes a bit down with acquire sees what was written before it was put up. */
 	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++) {
-		if (s->told)
-			atomic_fetch_or_explicit(&s->told[w], word_mask(w, first, last),
-						 memory_order_relaxed);
-		atomic_fetch_or_explicit(&s->dirty[w], word_mask(w, first, last), memory_order_release);
+		if (told)
+			atomic_fetch_or_explicit(&told[w], word_mask(w, first, last), memory_order_relaxed);
+		atomic_fetch_or_explicit(&s->bits[w], word_mask(w, first, last), memory_order_release);
 	}
 }
 
 static uint64_t granule_bytes(const struct pl_staged *s)
 {
-	return (staged_pages(s, s->map_len) + WORD_BITS - 1) / WORD_BITS * s->page;
+	return (staged_pages(s, s->map_len) + WORD_BITS - 1) / WORD_BITS * staged_page(s);
 }
 
 uint64_t pl_staged_granules(const struct pl_staged *s, uint64_t off, uint64_t len)
@@ -203,19 +212,20 @@ uint64_t pl_staged_granules(const struct pl_staged *s, uint64_t off, uint64_t le
 /* Pages first..last, of memory that is not filled only those that hold something. */
 static void mark_again(struct pl_staged *s, uint64_t first, uint64_t last)
 {
+	_Atomic uint64_t *told = staged_told(s);
 	uint64_t w, mask;
 
 	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++) {
 		mask = word_mask(w, first, last);
-		if (s->told)
-			mask &= atomic_load_explicit(&s->told[w], memory_order_relaxed);
-		atomic_fetch_or_explicit(&s->dirty[w], mask, memory_order_release);
+		if (told)
+			mask &= atomic_load_explicit(&told[w], memory_order_relaxed);
+		atomic_fetch_or_explicit(&s->bits[w], mask, memory_order_release);
 	}
 }
 
 void pl_staged_mark_granules(struct pl_staged *s, uint64_t granules)
 {
-	uint64_t pages = granule_bytes(s) / s->page, all = s->map_len / s->page, first;
+	uint64_t pages = granule_bytes(s) >> s->page_shift, all = s->map_len >> s->page_shift, first;
 	unsigned int i;
 
 	for (i = 0; i < WORD_BITS; i++) {
@@ -227,21 +237,21 @@ void pl_staged_mark_granules(struct pl_staged *s, uint64_t granules)
 
 void pl_staged_clear(struct pl_staged *s, uint64_t off, uint64_t len)
 {
-	uint64_t first = off / s->page, last, w;
+	uint64_t first = off >> s->page_shift, last, w;
 
 	if (!len)
 		return;
-	last = (off + len - 1) / s->page;
+	last = (off + len - 1) >> s->page_shift;
 	for (w = first / WORD_BITS; w <= last / WORD_BITS; w++)
-		atomic_fetch_and_explicit(&s->dirty[w], ~word_mask(w, first, last), memory_order_acquire);
+		atomic_fetch_and_explicit(&s->bits[w], ~word_mask(w, first, last), memory_order_acquire);
 }
 
 void pl_staged_clear_whole(struct pl_staged *s, uint64_t off, uint64_t len)
 {
-	uint64_t first = pl_round_up(off, s->page), end = off + len;
+	uint64_t first = pl_round_up(off, staged_page(s)), end = off + len;
 
 	if (end < s->len)
-		end = end / s->page * s->page;
+		end -= end % staged_page(s);
 	pl_staged_clear(s, first, pl_sub_sat(end, first));
 }
 
@@ -257,7 +267,7 @@ static uint64_t staged_find(const struct pl_staged *s, uint64_t page, uint64_t l
 
 	while (page < limit) {
 		w = page / WORD_BITS;
-		word = atomic_load_explicit(&s->dirty[w], memory_order_acquire);
+		word = atomic_load_explicit(&s->bits[w], memory_order_acquire);
 		word = (dirty ? word : ~word) & word_mask(w, page, UINT64_MAX);
 		if (word)
 			return pl_min_u64(limit, w * WORD_BITS + (uint64_t)__builtin_ctzll(word));
@@ -280,13 +290,13 @@ bool pl_staged_next(struct pl_staged *s, uint64_t from, uint64_t end, uint64_t m
 	if (from >= end)
 		return false;
 	limit = staged_pages(s, end);
-	first = staged_find(s, from / s->page, limit, true);
+	first = staged_find(s, from >> s->page_shift, limit, true);
 	if (first >= limit)
 		return false;
 	limit = pl_min_u64(limit, first + pl_max_u64(1, staged_pages(s, pl_min_u64(max_bytes, s->len))));
 	last = staged_find(s, first + 1, limit, false);
-	*off = first * s->page;
-	*len = pl_min_u64(last * s->page, s->len) - *off;
+	*off = first << s->page_shift;
+	*len = pl_min_u64(last << s->page_shift, s->len) - *off;
 	if (clear)
 		pl_staged_clear(s, *off, *len);
 	return true;

@@ -20,24 +20,35 @@ struct pl_staged {
 	uint64_t len;			/* bytes in use: may become less than was asked for */
 	uint64_t map_len;
 	uint64_t file_off;
-	uint64_t page;
-	_Atomic uint64_t *dirty;	/* a bit a page; NULL: read-only */
-	_Atomic uint64_t *told;		/* not filled: the pages that were ever marked; else NULL */
+	uint8_t page_shift;
+	bool writable, unfilled;
+	/* What follows is the lease's, and under its file's lock. */
+	bool reserved;			/* of the disk's budget */
+	/*
+	 * Granules that are in the file, and not on the disk as far as we know: written before
+	 * the fdatasync that is under way began, and the others (file_sync.c).
+	 */
+	uint64_t covered, uncovered;
+	/* A bit a page. writable: the dirty ones; unfilled: and behind them those that were ever marked. */
+	_Atomic uint64_t bits[];
 };
 
+/* Of how it is used: what is written back, and if what nobody marks is never to be. */
+#define PL_STAGED_WRITABLE 1u
 /*
- * At addr, in place of what is mapped there, or anywhere (NULL). Not inherited by
- * children. On failure s is as it was, and addr still has what was there, or, when s->addr
- * is set, anonymous memory: pl_staged_unmap_back is due then.
+ * It will not be filled: pl_staged_mark_granules keeps to pages that were marked before. Until
+ * pl_staged_fill. Only with WRITABLE.
  */
-int pl_staged_new(struct pl_staged *s, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
-		  bool writable);
+#define PL_STAGED_UNFILLED 2u
+
 /*
- * It will not be filled, and what nobody marks is never to be written: pl_staged_mark_granules
- * keeps to pages that were marked before. Until pl_staged_fill. 0, -ENOMEM.
+ * At addr, in place of what is mapped there, or anywhere (NULL). page is a power of two. Not
+ * inherited by children. On failure addr still has what was there, or, when *out is set,
+ * anonymous memory: pl_staged_unmap_back is due then.
  */
-int pl_staged_unfilled(struct pl_staged *s);
-void pl_staged_free(struct pl_staged *s);
+int pl_staged_new(struct pl_staged **out, void *addr, uint64_t file_off, uint64_t len, uint64_t page,
+		  uint32_t use);
+void pl_staged_free(struct pl_staged *s);	/* NULL: nothing */
 /* As pl_staged_free, and the file is mapped in its place; pmem: with MAP_SYNC, if that can be. */
 int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot, bool pmem);
 /* Reads the file; zeros beyond its end. stop is asked between pieces: true is -EAGAIN. -errno and *at. */

@@ -49,6 +49,8 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void (*const runs[])(struct pl_work *work) = { NULL, item_run };
+
 static int setup(void **state)
 {
 	struct scene *s = calloc(1, sizeof(*s));
@@ -56,10 +58,10 @@ static int setup(void **state)
 
 	*state = s;
 	for (i = 0; i < ITEMS; i++) {
-		pl_work_init(&s->item[i].work, item_run);
+		pl_work_init(&s->item[i].work, 1);
 		s->item[i].scene = s;
 	}
-	return pl_agenda_init(&s->agenda, WORKERS);
+	return pl_agenda_init(&s->agenda, WORKERS, runs);
 }
 
 static void start(struct scene *s, unsigned int workers)

@@ -163,7 +163,7 @@ static void copies(void **state)
 static void durable(void **state)
 {
 	struct pl_fileid id = { .page = PAGE, .dax = true };
-	struct pl_staged s = { .len = PAGE, .map_len = PAGE, .file_off = PAGE, .page = PAGE };
+	struct pl_staged s = { .len = PAGE, .map_len = PAGE, .file_off = PAGE, .page_shift = 12 };
 	struct pl_map map = { .addr = NULL };
 	char data[PAGE], back[PAGE];
 	int fd = memfd();

@@ -15,7 +15,7 @@
 #define OFF   (3 * PAGE)
 
 struct scene {
-	struct pl_staged s;
+	struct pl_staged *s;
 	int fd;
 	unsigned char *addr;
 };
@@ -38,8 +38,8 @@ static int setup(void **state)
 		buf[i] = pattern(i);
 	assert_int_equal(pwrite(c->fd, buf, OFF + LEN, 0), OFF + LEN);
 	free(buf);
-	assert_int_equal(pl_staged_new(&c->s, NULL, OFF, LEN, PAGE, true), 0);
-	c->addr = c->s.addr;
+	assert_int_equal(pl_staged_new(&c->s, NULL, OFF, LEN, PAGE, PL_STAGED_WRITABLE), 0);
+	c->addr = c->s->addr;
 	return 0;
 }
 
@@ -47,7 +47,7 @@ static int teardown(void **state)
 {
 	struct scene *c = *state;
 
-	pl_staged_free(&c->s);
+	pl_staged_free(c->s);
 	close(c->fd);
 	free(c);
 	return 0;
@@ -73,11 +73,11 @@ static void filled_from_the_file(void **state)
 	struct pl_fill_error at;
 	uint64_t i;
 
-	assert_int_equal(pl_staged_fill(&c->s, c->fd, never, NULL, &at), 0);
+	assert_int_equal(pl_staged_fill(c->s, c->fd, never, NULL, &at), 0);
 	for (i = 0; i < LEN; i++)
 		if (c->addr[i] != pattern(OFF + i))
 			fail();
-	assert_int_equal(pl_staged_dirty_bytes(&c->s), 0);
+	assert_int_equal(pl_staged_dirty_bytes(c->s), 0);
 }
 
 /* The file has shrunk since: what stood in memory must not be taken for its contents. */
@@ -88,7 +88,7 @@ static void zeros_beyond_the_end(void **state)
 
 	memset(c->addr, 0xee, LEN);
 	assert_int_equal(ftruncate(c->fd, OFF + 5000), 0);
-	assert_int_equal(pl_staged_fill(&c->s, c->fd, NULL, NULL, &at), 0);
+	assert_int_equal(pl_staged_fill(c->s, c->fd, NULL, NULL, &at), 0);
 	assert_true(c->addr[4999] == pattern(OFF + 4999) && !c->addr[5000] && !c->addr[LEN - 1]);
 }
 
@@ -101,16 +101,16 @@ static void filling_stops_when_told(void **state)
 {
 	struct scene *c = *state;
 	struct pl_fill_error at = { 0 };
-	struct pl_staged big;
+	struct pl_staged *big;
 	int steps = 2;
 
 	assert_int_equal(ftruncate(c->fd, 16 << 20), 0);
-	assert_int_equal(pl_staged_new(&big, NULL, 0, 16 << 20, PAGE, false), 0);
-	assert_int_equal(pl_staged_fill(&big, c->fd, count_to, &steps, &at), -EAGAIN);
+	assert_int_equal(pl_staged_new(&big, NULL, 0, 16 << 20, PAGE, 0), 0);
+	assert_int_equal(pl_staged_fill(big, c->fd, count_to, &steps, &at), -EAGAIN);
 	assert_true(at.stage == PINLEASE_AT_FILL && at.reason == PINLEASE_WHY_BROKEN);
-	assert_int_equal(pl_staged_fill(&big, -1, NULL, NULL, &at), -EBADF);
+	assert_int_equal(pl_staged_fill(big, -1, NULL, NULL, &at), -EBADF);
 	assert_true(at.reason == PINLEASE_WHY_IO && at.sys_errno == EBADF);
-	pl_staged_free(&big);
+	pl_staged_free(big);
 }
 
 static void expect_run(struct pl_staged *s, uint64_t from, uint64_t max, uint64_t off, uint64_t len)
@@ -131,7 +131,7 @@ static void expect_none(struct pl_staged *s, uint64_t from, uint64_t end)
 
 static void runs_are_found(void **state)
 {
-	struct pl_staged *s = &((struct scene *)*state)->s;
+	struct pl_staged *s = ((struct scene *)*state)->s;
 
 	expect_none(s, 0, s->len);
 	pl_staged_mark(s, 5 * PAGE + 10, 1);
@@ -152,7 +152,7 @@ static void runs_are_found(void **state)
 /* What is taken is clean then; what is outside of from..end stays dirty. */
 static void taken_and_put_back(void **state)
 {
-	struct pl_staged *s = &((struct scene *)*state)->s;
+	struct pl_staged *s = ((struct scene *)*state)->s;
 	uint64_t off = 0, len = 0;
 
 	pl_staged_mark(s, 0, LEN);
@@ -172,7 +172,7 @@ static void taken_and_put_back(void **state)
 /* Marks and takes against an array of flags. */
 static void random_against_model(void **state)
 {
-	struct pl_staged *s = &((struct scene *)*state)->s;
+	struct pl_staged *s = ((struct scene *)*state)->s;
 	struct unit_random r = { 0 };
 	bool dirty[PAGES] = { false }, found;
 	uint64_t off, len, i, first, n, round;
@@ -203,15 +203,15 @@ static void written_to_its_place(void **state)
 	struct scene *c = *state;
 
 	memset(c->addr, 0xab, LEN);
-	assert_int_equal(pl_staged_write(&c->s, c->fd, 5 * PAGE, 2 * PAGE), 0);
+	assert_int_equal(pl_staged_write(c->s, c->fd, 5 * PAGE, 2 * PAGE), 0);
 	assert_int_equal(file_byte(c->fd, OFF + 5 * PAGE - 1), pattern(OFF + 5 * PAGE - 1));
 	assert_int_equal(file_byte(c->fd, OFF + 5 * PAGE), 0xab);
 	assert_int_equal(file_byte(c->fd, OFF + 7 * PAGE - 1), 0xab);
 	assert_int_equal(file_byte(c->fd, OFF + 7 * PAGE), pattern(OFF + 7 * PAGE));
-	assert_int_equal(pl_staged_write(&c->s, c->fd, (PAGES - 1) * PAGE, PAGE - 100), 0);
+	assert_int_equal(pl_staged_write(c->s, c->fd, (PAGES - 1) * PAGE, PAGE - 100), 0);
 	/* The end of the file is where it was. */
 	assert_int_equal(lseek(c->fd, 0, SEEK_END), OFF + LEN);
-	assert_int_equal(pl_staged_write(&c->s, -1, 0, PAGE), -EBADF);
+	assert_int_equal(pl_staged_write(c->s, -1, 0, PAGE), -EBADF);
 }
 
 /* A short write goes on with the rest, and says what stops that. */
@@ -226,7 +226,7 @@ static void a_short_write_goes_on(void **state)
 	less.rlim_cur = OFF + 10 * PAGE;
 	signal(SIGXFSZ, SIG_IGN);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &less), 0);
-	r = pl_staged_write(&c->s, disk, 0, 20 * PAGE);
+	r = pl_staged_write(c->s, disk, 0, 20 * PAGE);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 	assert_int_equal(r, -EFBIG);
 	assert_int_equal(lseek(disk, 0, SEEK_END), OFF + 10 * PAGE);
@@ -254,22 +254,21 @@ static bool not_for_children(const void *addr)
 
 static void in_place_of_a_mapping(struct scene *c, bool pmem)
 {
-	struct pl_staged s = { .addr = NULL };
+	struct pl_staged *s = NULL;
 	struct pl_fill_error at;
 	unsigned char *map = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, OFF);
 
 	assert_ptr_not_equal(map, MAP_FAILED);
 	assert_true(not_for_children(c->addr));
-	assert_int_equal(pl_staged_new(&s, map, OFF, LEN, PAGE, true), 0);
-	assert_ptr_equal(s.addr, map);
+	assert_int_equal(pl_staged_new(&s, map, OFF, LEN, PAGE, PL_STAGED_WRITABLE), 0);
+	assert_ptr_equal(s->addr, map);
 	assert_int_equal(map[0], 0);
 	assert_true(not_for_children(map));
-	assert_int_equal(pl_staged_fill(&s, c->fd, NULL, NULL, &at), 0);
+	assert_int_equal(pl_staged_fill(s, c->fd, NULL, NULL, &at), 0);
 	map[PAGE] = 0xcd;
 	/* Only a copy: the file does not change before it is written back. */
 	assert_int_equal(file_byte(c->fd, OFF + PAGE), pattern(OFF + PAGE));
-	assert_int_equal(pl_staged_unmap_back(&s, c->fd, PROT_READ | PROT_WRITE, pmem), 0);
-	assert_true(!s.addr && !s.dirty);
+	assert_int_equal(pl_staged_unmap_back(s, c->fd, PROT_READ | PROT_WRITE, pmem), 0);
 	assert_int_equal(map[PAGE], pattern(OFF + PAGE));
 	map[PAGE] = 0xef;
 	assert_int_equal(file_byte(c->fd, OFF + PAGE), 0xef);
@@ -308,46 +307,47 @@ static void huge_pages_fit(void **state)
 {
 	struct scene *c = *state;
 	struct pl_fill_error at;
-	struct pl_staged s[3];
+	struct pl_staged *s[3];
 	void *probe = NULL;
 	unsigned int i;
 
 	assert_int_equal(ftruncate(c->fd, 8 << 20), 0);
 	for (i = 0; i < 3; i++) {
-		assert_int_equal(pl_staged_new(&s[i], NULL, 0, (6 << 20) + 4096 * i, PAGE, true), 0);
-		assert_int_equal((uintptr_t)s[i].addr % (2 << 20), 0);
-		assert_int_equal(pl_staged_fill(&s[i], c->fd, NULL, NULL, &at), 0);
-		((char *)s[i].addr)[(6 << 20) + 4096 * i - 1] = 1;
+		assert_int_equal(pl_staged_new(&s[i], NULL, 0, (6 << 20) + 4096 * i, PAGE,
+					       PL_STAGED_WRITABLE), 0);
+		assert_int_equal((uintptr_t)s[i]->addr % (2 << 20), 0);
+		assert_int_equal(pl_staged_fill(s[i], c->fd, NULL, NULL, &at), 0);
+		((char *)s[i]->addr)[(6 << 20) + 4096 * i - 1] = 1;
 	}
 	assert_int_equal(posix_memalign(&probe, 2 << 20, 8 << 20), 0);
 	madvise(probe, 8 << 20, MADV_HUGEPAGE);
 	memset(probe, 1, 8 << 20);
 	if (huge_kb(probe) >= 6 << 10)
-		assert_true(huge_kb(s[0].addr) >= 2 << 10);
+		assert_true(huge_kb(s[0]->addr) >= 2 << 10);
 	else
 		printf("no huge pages to be had: only the alignment was looked at\n");
 	free(probe);
 	for (i = 0; i < 3; i++)
-		pl_staged_free(&s[i]);
+		pl_staged_free(s[i]);
 }
 
-static void read_only_has_no_bits(void **state)
+static void what_cannot_be_had(void **state)
 {
-	struct pl_staged s;
+	struct pl_staged *s = NULL;
 
 	(void)state;
-	assert_int_equal(pl_staged_new(&s, NULL, 0, PAGE, PAGE, false), 0);
-	assert_null(s.dirty);
-	pl_staged_free(&s);
-	assert_null(s.addr);
-	pl_staged_free(&s);
-	assert_true(pl_staged_new(&s, NULL, 0, 1ull << 60, 1ull << 50, false) < 0);
+	assert_true(pl_staged_new(&s, NULL, 0, 1ull << 60, 1ull << 50, 0) < 0);
+	assert_null(s);
+	assert_int_equal(pl_staged_new(&s, NULL, 0, PAGE, PAGE, 0), 0);
+	assert_false(s->writable);
+	pl_staged_free(s);
+	pl_staged_free(NULL);
 }
 
 /* A 64th of the memory each, whole pages: 200 pages are 50 granules of four. */
 static void granules_are_coarse(void **state)
 {
-	struct pl_staged *s = &((struct scene *)*state)->s;
+	struct pl_staged *s = ((struct scene *)*state)->s;
 
 	assert_int_equal(pl_staged_granules(s, 0, 0), 0);
 	assert_int_equal(pl_staged_granules(s, 0, 1), 1);
@@ -365,10 +365,10 @@ static void granules_are_coarse(void **state)
 static void unfilled_pages_stay_out(void **state)
 {
 	struct scene *c = *state;
-	struct pl_staged *s = &c->s;
+	struct pl_staged *s = NULL;
 	struct pl_fill_error at;
 
-	assert_int_equal(pl_staged_unfilled(s), 0);
+	assert_int_equal(pl_staged_new(&s, NULL, OFF, LEN, PAGE, PL_STAGED_WRITABLE | PL_STAGED_UNFILLED), 0);
 	pl_staged_mark(s, 9 * PAGE, PAGE);
 	pl_staged_mark(s, 64 * PAGE, PAGE);
 	pl_staged_clean(s);
@@ -380,11 +380,12 @@ static void unfilled_pages_stay_out(void **state)
 	assert_int_equal(pl_staged_fill(s, c->fd, NULL, NULL, &at), 0);
 	pl_staged_mark_granules(s, 1);
 	expect_run(s, 0, UINT64_MAX, 0, 4 * PAGE);
+	pl_staged_free(s);
 }
 
 static void only_whole_pages_are_cleared(void **state)
 {
-	struct pl_staged *s = &((struct scene *)*state)->s;
+	struct pl_staged *s = ((struct scene *)*state)->s;
 
 	pl_staged_mark(s, 0, LEN);
 	pl_staged_clear_whole(s, PAGE + 1, PAGE);
@@ -430,7 +431,7 @@ static void no_mark_is_lost(void **state)
 	pthread_t thread;
 	bool last = false;
 
-	race->s = &((struct scene *)*state)->s;
+	race->s = ((struct scene *)*state)->s;
 	assert_int_equal(pl_sys_thread_new(mark_pages, race, "marker", &thread), 0);
 	do {
 		last = race->done;
@@ -460,7 +461,7 @@ int main(void)
 		TEST(a_short_write_goes_on),
 		TEST(takes_the_place_of_a_mapping),
 		TEST(huge_pages_fit),
-		TEST(read_only_has_no_bits),
+		TEST(what_cannot_be_had),
 		TEST(granules_are_coarse),
 		TEST(unfilled_pages_stay_out),
 		TEST(only_whole_pages_are_cleared),

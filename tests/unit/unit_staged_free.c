@@ -21,16 +21,16 @@ int __wrap_pl_sys_unmap(void *addr, size_t len)
 static void freed_memory_is_clear(void **state)
 {
 	unsigned char present, *at, sum;
-	struct pl_staged s;
+	struct pl_staged *s;
 	unsigned int i;
 
 	(void)state;
 	for (unmap_fails = false;; unmap_fails = true) {
-		assert_int_equal(pl_staged_new(&s, NULL, 0, LEN, PAGE, true), 0);
-		at = s.addr;
+		assert_int_equal(pl_staged_new(&s, NULL, 0, LEN, PAGE, PL_STAGED_WRITABLE), 0);
+		at = s->addr;
 		memset(at, 0x5e, LEN);
 		assert_int_equal(mincore(at, PAGE, &present), 0);
-		pl_staged_free(&s);
+		pl_staged_free(s);
 		if (unmap_fails)
 			break;
 		assert_true(mincore(at, PAGE, &present) < 0 && errno == ENOMEM);

@@ -325,7 +325,7 @@ void x_props_step(void)
 
 static bool lost_is_queued(const struct pinlease *lease)
 {
-	return memchr(lease->box.order, PINLEASE_EV_LOST, lease->box.count) != NULL;
+	return lease->box.slot[PINLEASE_EV_LOST - 1].turn;
 }
 
 /* Nobody runs: what anybody was about to do is done. */
