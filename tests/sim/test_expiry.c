@@ -220,6 +220,55 @@ static void test_stopped_in_release(struct world *w)
 	assert_int_equal(c.ret, -ETIME);
 }
 
+/* Somebody has changed the file and gone, unheard of: who speaks first must not say that all is well. */
+static struct pinlease *gone_unnoticed(struct world *w)
+{
+	struct pinlease *lease;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	world_write(lease, 0, SIM_PAGE, 46);
+	sim_signal_room(0);
+	sim_slow("read_text", SIM_S);
+	sim_stop();
+	stopped_past_the_limit(sim_truncate(w->path, WORLD_SIZE));
+	return lease;
+}
+
+static void test_gone_unnoticed_before_release(struct world *w)
+{
+	struct pinlease *lease = gone_unnoticed(w);
+
+	assert_int_equal(pinlease_release(lease), -ETIME);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	sim_clear();
+	world_close(w);
+}
+
+static void then_it_is_lost(struct world *w)
+{
+	sim_clear();
+	world_event(w, PINLEASE_EV_BREAK);
+	assert_int_equal(world_event(w, PINLEASE_EV_LOST).err, -ETIME);
+	world_close(w);
+}
+
+static void test_gone_unnoticed_before_sync(struct world *w)
+{
+	assert_int_equal(pinlease_sync(gone_unnoticed(w), 0, 0, 0), -EAGAIN);
+	then_it_is_lost(w);
+}
+
+static void test_gone_unnoticed_before_a_change(struct world *w)
+{
+	int r = gone_unnoticed(w) ? pinlease_file_truncate(w->file, WORLD_SIZE / 2) : -EINVAL;
+
+	assert_true(!r || r == -EAGAIN);
+	then_it_is_lost(w);
+}
+
 static void test_dereg_fails_once(struct world *w)
 {
 	struct pinlease *lease;
@@ -431,6 +480,9 @@ int main(void)
 		world_test(test_stopped_and_continued_in_time),
 		world_test(test_stopped_in_sync),
 		world_test(test_stopped_in_release),
+		world_test(test_gone_unnoticed_before_release),
+		world_test(test_gone_unnoticed_before_sync),
+		world_test(test_gone_unnoticed_before_a_change),
 		world_test(test_dereg_fails_once),
 		world_test(test_dereg_fails_always),
 		world_test(test_dereg_works_again_after_lost),
