@@ -109,7 +109,9 @@ static void lease_end(uint32_t i)
 static void lease_restore(uint32_t i, struct pinlease *lease)
 {
 	x_props_asked_for(i);
-	pinlease_restore(lease, NULL);
+	/* A break under way is waited for, and then the guard taken from whoever insists. */
+	if (!pinlease_restore(lease, NULL))
+		x_props_asked_for(i);
 }
 
 /* What the main thread does */

@@ -232,6 +232,7 @@ void x_data_active(uint32_t lease); /* a generation begins: what is in the file 
  */
 int x_data_missing(uint32_t lease, bool fresh);
 void x_data_landed(const struct x_write *w);
+void x_data_lost(uint32_t lease, uint64_t off, uint64_t len);
 void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len);
 void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len); /* by the library */
 void x_data_synced(const struct sim_inode *inode, bool done, int r);

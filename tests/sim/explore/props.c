@@ -345,8 +345,11 @@ void x_props_idle(void)
 
 void x_props_event(uint32_t i, const struct pinlease_event *ev)
 {
-	if (ev->type == PINLEASE_EV_LOST)
-		watches[i].told_gen = ev->gen;
+	if (ev->type != PINLEASE_EV_LOST)
+		return;
+	watches[i].told_gen = ev->gen;
+	if (ev->gen == watches[i].gen)
+		x_data_lost(i, ev->off, ev->len);
 }
 
 /* The guard is let go, and nobody has gone on yet: the last moment in which the file is as we left it. */

@@ -98,6 +98,16 @@ void x_data_landed(const struct x_write *w)
 	files[l->file].reached[l->page + w->page] = w->value;
 }
 
+/* Told: whether what is in the page cache of it gets onto the disk, no later sync says. */
+void x_data_lost(uint32_t i, uint64_t off, uint64_t len)
+{
+	uint32_t page;
+
+	for (page = 0; page < x_plan.lease[i].pages; page++)
+		if (page * SIM_PAGE < off + len && (page + 1) * SIM_PAGE > off)
+			landed[i][page] = 0;
+}
+
 static struct file_data *data_of(const struct sim_inode *inode)
 {
 	uint32_t i;
