@@ -40,16 +40,16 @@ static void clock_dump(void)
 }
 
 /* Stopped: it will not run before it is continued, whatever wakes it. */
-static bool thread_stopped(const struct sim_thread *t)
+bool sim_thread_stopped(const struct sim_thread *t)
 {
 	return sim.stopped && t != sim.stopped;
 }
 
-static void thread_awake(struct sim_thread *t)
+void sim_thread_awake(struct sim_thread *t)
 {
 	if (!t->waiting || t->awake)
 		return;
-	t->late = thread_stopped(t);
+	t->late = sim_thread_stopped(t);
 	if (t->late)
 		return;
 	t->awake = true;
@@ -67,20 +67,6 @@ static struct sim_thread *thread_settling(void)
 	return NULL;
 }
 
-static uint64_t clock_next(void)
-{
-	uint64_t next = pl_min_u64(sim_opener_next(), sim_dma_next());
-	struct pl_list *pos;
-	struct sim_thread *t;
-
-	pl_list_for_each (pos, &sim.threads) {
-		t = pl_container(pos, struct sim_thread, link);
-		if (t->waiting && !t->awake && !thread_stopped(t))
-			next = pl_min_u64(next, t->until);
-	}
-	return next;
-}
-
 /* The kernel and the device first: the harsher order for who has a deadline at the same moment. */
 static void clock_fire(void)
 {
@@ -91,8 +77,8 @@ static void clock_fire(void)
 	sim_dma_fire();
 	pl_list_for_each (pos, &sim.threads) {
 		t = pl_container(pos, struct sim_thread, link);
-		if (t->waiting && !t->awake && !thread_stopped(t) && (t->late || t->until <= sim.now))
-			thread_awake(t);
+		if (t->waiting && !t->awake && !sim_thread_stopped(t) && (t->late || t->until <= sim.now))
+			sim_thread_awake(t);
 	}
 }
 
@@ -105,10 +91,10 @@ static void clock_advance(void)
 		t = thread_settling();
 		if (t) {
 			t->settling = false;
-			thread_awake(t);
+			sim_thread_awake(t);
 			return;
 		}
-		next = clock_next();
+		next = sim_thread_next();
 		if (next == SIM_NEVER || next > sim.started + TEST_LIMIT) {
 			clock_dump();
 			sim_die("everybody waits for what never comes");
@@ -137,25 +123,6 @@ int sim_wait(const void *on, uint64_t until)
 	in_time = !t->on;
 	t->on = NULL;
 	return in_time ? 0 : -ETIMEDOUT;
-}
-
-void sim_wake(const void *on, bool all)
-{
-	struct sim_thread *t, *first;
-	struct pl_list *pos;
-
-	do {
-		first = NULL;
-		pl_list_for_each (pos, &sim.threads) {
-			t = pl_container(pos, struct sim_thread, link);
-			if (t->waiting && !t->awake && t->on == on && (!first || t->since < first->since))
-				first = t;
-		}
-		if (first) {
-			first->on = NULL;
-			thread_awake(first);
-		}
-	} while (first && all);
 }
 
 uint64_t sim_now(void)
@@ -281,16 +248,6 @@ struct sim_thread *sim_thread_start(void *(*fn)(void *arg), void *arg)
 
 	thread_start(t);
 	return t;
-}
-
-struct sim_thread *sim_thread_find(pid_t tid)
-{
-	struct pl_list *pos;
-
-	pl_list_for_each (pos, &sim.threads)
-		if (pl_container(pos, struct sim_thread, link)->tid == tid)
-			return pl_container(pos, struct sim_thread, link);
-	return NULL;
 }
 
 void sim_attach_main(void)

@@ -161,12 +161,17 @@ static inline void sim_unlock(void)
 
 /* All that follows is called locked, unless it says otherwise. */
 
-/* sim_clock.c */
+/* sim_clock.c, or the explorer's time.c */
 int sim_wait(const void *on, uint64_t until); /* 0 woken, -ETIMEDOUT; drops the lock meanwhile */
-void sim_wake(const void *on, bool all);
 void sim_attach_main(void); /* not locked */
-struct sim_thread *sim_thread_find(pid_t tid);
 void sim_clock_reset(void);
+void sim_thread_awake(struct sim_thread *t);
+bool sim_thread_stopped(const struct sim_thread *t); /* it will not run, whatever wakes it */
+
+/* sim_thread.c */
+void sim_wake(const void *on, bool all);
+struct sim_thread *sim_thread_find(pid_t tid);
+uint64_t sim_thread_next(void); /* when the next thing is due: of a thread, an opener, the device */
 
 /* sim_fault.c: not locked. 0, or the error to answer with. */
 int sim_enter(const char *call, unsigned int classes);

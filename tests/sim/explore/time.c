@@ -18,18 +18,14 @@ int __wrap_pthread_cond_broadcast(pthread_cond_t *cond);
 
 static void (*fork_handlers[3])(void);
 
-static uint64_t clock_next(void)
+bool sim_thread_stopped(const struct sim_thread *t)
 {
-	uint64_t next = pl_min_u64(sim_opener_next(), sim_dma_next());
-	struct pl_list *pos;
-	struct sim_thread *t;
+	return sim.stopped && !x_fiber_outside(t);
+}
 
-	pl_list_for_each (pos, &sim.threads) {
-		t = pl_container(pos, struct sim_thread, link);
-		if (t->waiting && !t->awake && (!sim.stopped || x_fiber_outside(t)))
-			next = pl_min_u64(next, t->until);
-	}
-	return next;
+void sim_thread_awake(struct sim_thread *t)
+{
+	t->awake = true;
 }
 
 static void clock_fire(void)
@@ -51,7 +47,7 @@ bool x_clock_advance(void)
 	uint64_t next;
 
 	x_props_idle();
-	next = clock_next();
+	next = sim_thread_next();
 	if (next == SIM_NEVER || next > sim.started + TIME_LIMIT)
 		return false;
 	sim.now = pl_max_u64(sim.now, next);
@@ -76,25 +72,6 @@ int sim_wait(const void *on, uint64_t until)
 	in_time = !t->on;
 	t->on = NULL;
 	return in_time ? 0 : -ETIMEDOUT;
-}
-
-void sim_wake(const void *on, bool all)
-{
-	struct sim_thread *t, *first;
-	struct pl_list *pos;
-
-	do {
-		first = NULL;
-		pl_list_for_each (pos, &sim.threads) {
-			t = pl_container(pos, struct sim_thread, link);
-			if (t->waiting && !t->awake && t->on == on && (!first || t->since < first->since))
-				first = t;
-		}
-		if (first) {
-			first->on = NULL;
-			first->awake = true;
-		}
-	} while (first && all);
 }
 
 uint64_t sim_now(void)
@@ -139,16 +116,6 @@ void sim_continue(void)
 {
 	sim.stopped = NULL;
 	clock_fire();
-}
-
-struct sim_thread *sim_thread_find(pid_t tid)
-{
-	struct pl_list *pos;
-
-	pl_list_for_each (pos, &sim.threads)
-		if (pl_container(pos, struct sim_thread, link)->tid == tid)
-			return pl_container(pos, struct sim_thread, link);
-	return NULL;
 }
 
 /* The first thread is there already. */
