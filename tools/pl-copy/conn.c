@@ -105,25 +105,30 @@ int conn_setup(struct conn *conn, struct rdma_cm_id *id)
 /* No reads and atomics; seven tries, and as many as it takes of a receiver that is slow to post. */
 static const struct rdma_conn_param param = { .retry_count = 7, .rnr_retry_count = 7 };
 
-int conn_connect(struct conn *conn)
+/* With our hail in it, which the caller keeps until the call has gone out. */
+static struct rdma_conn_param conn_param(uint8_t hail[HAIL_BYTES])
 {
 	struct rdma_conn_param p = param;
-	uint8_t hail[HAIL_BYTES];
 
 	hail_encode(REFUSAL_NONE, hail);
 	p.private_data = hail;
-	p.private_data_len = sizeof(hail);
+	p.private_data_len = HAIL_BYTES;
+	return p;
+}
+
+int conn_connect(struct conn *conn)
+{
+	uint8_t hail[HAIL_BYTES];
+	struct rdma_conn_param p = conn_param(hail);
+
 	return rdma_connect(conn->id, &p) ? -errno : 0;
 }
 
 int conn_accept(struct conn *conn)
 {
-	struct rdma_conn_param p = param;
 	uint8_t hail[HAIL_BYTES];
+	struct rdma_conn_param p = conn_param(hail);
 
-	hail_encode(REFUSAL_NONE, hail);
-	p.private_data = hail;
-	p.private_data_len = sizeof(hail);
 	return rdma_accept(conn->id, &p) ? -errno : 0;
 }
 
