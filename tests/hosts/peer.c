@@ -236,8 +236,10 @@ static void turn(void)
 	listen_to_owner();
 	while (p.peer && !p.over && !ending && p.head - p.tail < RT_DEPTH && !r)
 		r = post();
-	if (stopping && p.asking && p.head - p.tail == RT_DEPTH)
+	if (stopping && p.asking && p.head - p.tail == RT_DEPTH) {
 		stop_here();
+		return; /* and the carrier is asked before the completions are polled */
+	}
 	n = ibv_poll_cq(p.cq, RT_DEPTH, wc);
 	rt_assert(n >= 0, "ibv_poll_cq");
 	for (i = 0; i < n; i++)
