@@ -133,6 +133,17 @@ int bad_disk_set(struct bad_disk *disk, bool bad)
 	return dm_swap(DM_NAME, table, make_table(disk, table, bad));
 }
 
+int bad_disk_flaky(struct bad_disk *disk, unsigned int up_s, unsigned int down_s)
+{
+	struct dm_piece piece = { .sectors = disk->rec.size / DL_SECTOR, .type = down_s ? "flakey" : "linear" };
+
+	if (down_s)
+		snprintf(piece.params, sizeof(piece.params), "%s 0 %u %u", disk->on, up_s, down_s);
+	else
+		snprintf(piece.params, sizeof(piece.params), "%s 0", disk->on);
+	return dm_swap(DM_NAME, &piece, 1);
+}
+
 int bad_disk_copy(struct bad_disk *disk)
 {
 	int fd = memfd_create("copy", MFD_CLOEXEC), r = fd < 0 ? -errno : 0;
