@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "must.h"
+
 #undef ibv_reg_mr
 
 #define PAGE   4096u
@@ -27,14 +29,6 @@
 #define WARM   2
 #define BAR    0.99
 #define BELOW  3 /* exit status */
-
-#define must(cond)                                                                         \
-	do {                                                                               \
-		if (!(cond)) {                                                             \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);         \
-			exit(1);                                                           \
-		}                                                                          \
-	} while (0)
 
 struct calls {
 	struct ibv_mr *(*reg)(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova, unsigned int access);

@@ -13,17 +13,10 @@
 #include <sys/types.h>
 
 #include "fake_verbs.h"
+#include "must.h"
 
 #define PAGE 4096u
 #define SIZE (16 * PAGE)
-
-#define must(cond)                                                                       \
-	do {                                                                             \
-		if (!(cond)) {                                                           \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);       \
-			exit(1);                                                         \
-		}                                                                        \
-	} while (0)
 
 extern char path[]; /* of the file, SIZE bytes, anew for each scene */
 

@@ -16,15 +16,9 @@
 
 #include <pinlease.h>
 
-#define SIZE 65536
+#include "must.h"
 
-#define need(ok)                                                                   \
-	do {                                                                       \
-		if (!(ok)) {                                                       \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #ok);   \
-			exit(1);                                                   \
-		}                                                                  \
-	} while (0)
+#define SIZE 65536
 
 /* As a program declares what it looks up. */
 struct calls {
@@ -42,7 +36,7 @@ static void look_up(void *library, const char *name, void *where, size_t size)
 {
 	void *symbol = dlsym(library, name);
 
-	need(symbol && size == sizeof(symbol));
+	must(symbol && size == sizeof(symbol));
 	memcpy(where, &symbol, size);
 }
 
@@ -61,7 +55,7 @@ static void *worker(void *arg)
 	struct job *job = arg;
 	uint32_t gen;
 
-	need(!job->c.dma_begin(job->lease, 1, &gen));
+	must(!job->c.dma_begin(job->lease, 1, &gen));
 	job->c.dma_end(job->lease, 1, gen);
 	pthread_barrier_wait(&job->used);
 	pthread_barrier_wait(&job->unloaded);
@@ -73,7 +67,7 @@ static int temporary_file(void)
 	char path[] = "/var/tmp/pinlease-unload-XXXXXX";
 	int fd = mkstemp(path);
 
-	need(fd >= 0 && !ftruncate(fd, SIZE));
+	must(fd >= 0 && !ftruncate(fd, SIZE));
 	unlink(path);
 	return fd;
 }
@@ -84,7 +78,7 @@ static void *load(const char *path, struct calls *c)
 
 	if (!library)
 		fprintf(stderr, "%s\n", dlerror());
-	need(library);
+	must(library);
 	LOOK_UP(library, c, ctx_new);
 	LOOK_UP(library, c, ctx_free);
 	LOOK_UP(library, c, file_attach);
@@ -103,7 +97,7 @@ static void forks_still_work(void)
 
 	if (!pid)
 		_exit(0);
-	need(pid > 0 && waitpid(pid, &status, 0) == pid && !status);
+	must(pid > 0 && waitpid(pid, &status, 0) == pid && !status);
 }
 
 int main(int argc, char **argv)
@@ -116,24 +110,24 @@ int main(int argc, char **argv)
 	void *library;
 	int fd;
 
-	need(argc == 2);
+	must(argc == 2);
 	library = load(argv[1], &job.c);
 	fd = temporary_file();
-	need(!job.c.ctx_new(NULL, &ctx));
-	need(!job.c.file_attach(ctx, fd, &opts, NULL, &file));
-	need(!job.c.acquire(file, 0, SIZE, NULL, NULL, &job.lease));
-	need(!pthread_barrier_init(&job.used, NULL, 2) && !pthread_barrier_init(&job.unloaded, NULL, 2));
-	need(!pthread_create(&thread, NULL, worker, &job));
+	must(!job.c.ctx_new(NULL, &ctx));
+	must(!job.c.file_attach(ctx, fd, &opts, NULL, &file));
+	must(!job.c.acquire(file, 0, SIZE, NULL, NULL, &job.lease));
+	must(!pthread_barrier_init(&job.used, NULL, 2) && !pthread_barrier_init(&job.unloaded, NULL, 2));
+	must(!pthread_create(&thread, NULL, worker, &job));
 	pthread_barrier_wait(&job.used);
-	need(!job.c.release(job.lease));
-	need(!job.c.file_close(file));
-	need(!job.c.ctx_free(ctx));
-	need(!dlclose(library));
+	must(!job.c.release(job.lease));
+	must(!job.c.file_close(file));
+	must(!job.c.ctx_free(ctx));
+	must(!dlclose(library));
 	pthread_barrier_wait(&job.unloaded);
 	pthread_join(thread, NULL);
 	forks_still_work();
 	close(fd);
 	/* The code is there still, which is why all this went well. */
-	need(dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD));
+	must(dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD));
 	return 0;
 }

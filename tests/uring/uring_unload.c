@@ -17,18 +17,11 @@
 #include <pinlease/uring.h>
 
 #include "kt.h"
+#include "must.h"
 
 #define SIZE 65536u
 #define HALF (SIZE / 2)
 #define SOON 10000u	/* ms; lease-break-time is 45 s */
-
-#define need(ok)                                                                   \
-	do {                                                                       \
-		if (!(ok)) {                                                       \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #ok);   \
-			exit(1);                                                   \
-		}                                                                  \
-	} while (0)
 
 /* As a program declares what it looks up. */
 static struct calls {
@@ -57,7 +50,7 @@ static void look_up(void *library, const char *name, void *where, size_t size)
 {
 	void *symbol = dlsym(library, name);
 
-	need(symbol && size == sizeof(symbol));
+	must(symbol && size == sizeof(symbol));
 	memcpy(where, &symbol, size);
 }
 
@@ -69,7 +62,7 @@ static void *load(const char *path)
 
 	if (!library)
 		fprintf(stderr, "%s\n", dlerror());
-	need(library);
+	must(library);
 	LOOK_UP(library, ctx_new);
 	LOOK_UP(library, ctx_free);
 	LOOK_UP(library, ctx_fd);
@@ -93,11 +86,11 @@ static void hold(const char *path)
 
 	if (r)
 		kt_skip("no io_uring here: %s", strerror(-r));
-	need(!c.ctx_new(NULL, &ctx));
-	need(!c.file_open(ctx, path, NULL, NULL, &file));
+	must(!c.ctx_new(NULL, &ctx));
+	must(!c.file_open(ctx, path, NULL, NULL, &file));
 	opts.backend = c.uring_backend();
 	opts.backend_arg = ring;
-	need(!c.acquire(file, 0, SIZE, &opts, NULL, &lease));
+	must(!c.acquire(file, 0, SIZE, &opts, NULL, &lease));
 }
 
 /* A device writes zeros into the lease. */
@@ -105,8 +98,8 @@ static void write_zeros(uint64_t off)
 {
 	struct pinlease_uring_completion done = { .size = sizeof(done) };
 
-	need(!c.uring_read(ring, lease, off, 4096, zero, 0, off));
-	need(c.uring_next(ring, &done, (int)SOON) == 1 && done.res == 4096 && done.user_data == off);
+	must(!c.uring_read(ring, lease, off, 4096, zero, 0, off));
+	must(c.uring_next(ring, &done, (int)SOON) == 1 && done.res == 4096 && done.user_data == off);
 }
 
 static void expect(uint32_t type)
@@ -114,9 +107,9 @@ static void expect(uint32_t type)
 	struct pinlease_event ev = { .size = sizeof(ev) };
 	struct pollfd pfd = { .fd = c.ctx_fd(ctx), .events = POLLIN };
 
-	need(poll(&pfd, 1, (int)SOON) == 1);
-	need(c.ctx_next_event(ctx, &ev) == 1);
-	need(ev.type == type && ev.lease == lease);
+	must(poll(&pfd, 1, (int)SOON) == 1);
+	must(c.ctx_next_event(ctx, &ev) == 1);
+	must(ev.type == type && ev.lease == lease);
 }
 
 static bool zeros_at(const char *path, off_t off)
@@ -134,13 +127,13 @@ static bool zeros_at(const char *path, off_t off)
 static void as_before(const char *path)
 {
 	write_zeros(4096);
-	need(!kt_truncate_now(path, HALF, SOON));
+	must(!kt_truncate_now(path, HALF, SOON));
 	expect(PINLEASE_EV_BREAK);
 	expect(PINLEASE_EV_REVOKED);
 	expect(PINLEASE_EV_RESTORED);
 	write_zeros(8192);
-	need(!c.release(lease) && !c.file_close(file) && !c.uring_free(ring) && !c.ctx_free(ctx));
-	need(zeros_at(path, 0) && zeros_at(path, 4096) && zeros_at(path, 8192) && !zeros_at(path, 12288));
+	must(!c.release(lease) && !c.file_close(file) && !c.uring_free(ring) && !c.ctx_free(ctx));
+	must(zeros_at(path, 0) && zeros_at(path, 4096) && zeros_at(path, 8192) && !zeros_at(path, 12288));
 }
 
 int main(int argc, char **argv)
@@ -149,16 +142,16 @@ int main(int argc, char **argv)
 	struct kt_fs fs;
 	void *library;
 
-	need(argc == 2);
+	must(argc == 2);
 	kt_init();
 	if (kt_fs_make(&fs, "tmpfs", 16))
 		kt_skip("cannot mount tmpfs");
-	need(!kt_file(path, fs.dir, "f", SIZE));
+	must(!kt_file(path, fs.dir, "f", SIZE));
 	zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 	library = load(argv[1]);
 	hold(path);
 	write_zeros(0);
-	need(!dlclose(library));
+	must(!dlclose(library));
 	as_before(path);
 	return 0;
 }
