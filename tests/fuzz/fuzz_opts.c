@@ -8,26 +8,18 @@
  * An input: the call, the size (2 bytes), the struct's content behind its size.
  */
 #include <errno.h>
-#include <infiniband/verbs.h>
 #include <stdbool.h>
 
-#include <pinlease.h>
 #include <pinlease/peers.h>
 
-#include "fuzz.h"
-#include "sim.h"
+#include "fuzz_sim.h"
 #include "wire.h"
 
 #define SIZE_MAX_KNOWN 4096u /* lib/opts.c */
 
-static struct {
-	struct pinlease_ctx *ctx;
-	struct pinlease_file *file;
-	struct pinlease *lease;
-	struct pinlease_peer *peer;
-	struct ibv_pd *pd;
-	const char *other; /* a file that nobody has open */
-} world;
+static struct fuzz_sim world;
+static struct pinlease_peer *remote;
+static const char *other; /* a file that nobody has open */
 
 static void *marker = &world;
 
@@ -42,23 +34,15 @@ static void peer_make(void)
 	unsigned char buf[PINLEASE_MESSAGE_MAX];
 	int n = pl_wire_encode(&w, buf, sizeof(buf));
 
-	fuzz_require(!pinlease_peer_attach(buf, (size_t)n, &world.peer));
+	fuzz_require(!pinlease_peer_attach(buf, (size_t)n, &remote));
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	struct pinlease_opts o = { .size = sizeof(o), .ibv_access = IBV_ACCESS_REMOTE_WRITE };
-	const char *path;
-
 	(void)argc;
 	(void)argv;
-	sim_begin();
-	world.pd = o.pd = sim_device(SIM_ODP_NONE);
-	world.other = sim_file("other", SIM_PAGE);
-	path = sim_file("file", 16 * SIM_PAGE);
-	fuzz_require(!pinlease_ctx_new(NULL, &world.ctx));
-	fuzz_require(!pinlease_file_open(world.ctx, path, NULL, NULL, &world.file));
-	fuzz_require(!pinlease_acquire(world.file, 0, 4 * SIM_PAGE, &o, NULL, &world.lease));
+	world = fuzz_sim_make();
+	other = sim_file("other", SIM_PAGE);
 	peer_make();
 	return 0;
 }
@@ -96,7 +80,7 @@ static int call_ctx_new(char *p, size_t size, void **out)
 
 static int call_file_open(char *p, size_t size, void **out)
 {
-	int r = pinlease_file_open(world.ctx, world.other, (void *)p, NULL, (struct pinlease_file **)out);
+	int r = pinlease_file_open(world.ctx, other, (void *)p, NULL, (struct pinlease_file **)out);
 
 	(void)size;
 	if (!r)
@@ -135,7 +119,7 @@ static int call_probe(char *p, size_t size, void **out)
 	SET(struct pinlease_probe_opts, p, size, pd, NULL);
 	SET(struct pinlease_probe_opts, p, size, backend, NULL);
 	result.size = sizeof(result);
-	r = pinlease_probe(world.ctx, world.other, (void *)p, NULL, &result);
+	r = pinlease_probe(world.ctx, other, (void *)p, NULL, &result);
 	if (!r)
 		*out = &result;
 	return r;
@@ -174,16 +158,16 @@ static int call_stats(char *p)
 
 static int call_begin(char *p)
 {
-	int r = pinlease_peer_begin(world.peer, PINLEASE_READ, 0, 1, (void *)p);
+	int r = pinlease_peer_begin(remote, PINLEASE_READ, 0, 1, (void *)p);
 
 	if (!r)
-		pinlease_peer_end(world.peer, 1, 1);
+		pinlease_peer_end(remote, 1, 1);
 	return r;
 }
 
 static int call_result(char *p)
 {
-	return pinlease_probe(world.ctx, world.other, NULL, NULL, (void *)p);
+	return pinlease_probe(world.ctx, other, NULL, NULL, (void *)p);
 }
 
 static const struct out_call {

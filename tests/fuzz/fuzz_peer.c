@@ -8,37 +8,22 @@
  * An input: a byte for what, then a byte for each step, with what belongs to it.
  */
 #include <errno.h>
-#include <infiniband/verbs.h>
 #include <stdbool.h>
 
-#include <pinlease.h>
 #include <pinlease/peers.h>
 
-#include "fuzz.h"
-#include "sim.h"
+#include "fuzz_sim.h"
 #include "wire.h"
 
 #define GRANT_BYTES 8192u
 
-static struct {
-	struct pinlease_ctx *ctx;
-	struct pinlease_file *file;
-	struct pinlease *lease;
-} world;
+static struct fuzz_sim world;
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	struct pinlease_opts o = { .size = sizeof(o), .ibv_access = IBV_ACCESS_REMOTE_WRITE };
-	const char *path;
-
 	(void)argc;
 	(void)argv;
-	sim_begin();
-	o.pd = sim_device(SIM_ODP_NONE);
-	path = sim_file("file", 16 * SIM_PAGE);
-	fuzz_require(!pinlease_ctx_new(NULL, &world.ctx));
-	fuzz_require(!pinlease_file_open(world.ctx, path, NULL, NULL, &world.file));
-	fuzz_require(!pinlease_acquire(world.file, 0, 4 * SIM_PAGE, &o, NULL, &world.lease));
+	world = fuzz_sim_make();
 	return 0;
 }
 
