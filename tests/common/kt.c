@@ -58,18 +58,24 @@ void kt_sleep_ms(unsigned int ms)
 		;
 }
 
-long kt_pinned_kib(void)
+long kt_status_kib(const char *name)
 {
 	FILE *f = fopen("/proc/self/status", "re");
+	size_t len = strlen(name);
 	char line[256];
 	long kib = -1;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmPin: %ld", &kib) == 1)
-			break;
+	while (f && kib < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, len) && line[len] == ':')
+			kib = strtol(line + len + 1, NULL, 10);
 	if (f)
 		fclose(f);
 	return kib;
+}
+
+long kt_pinned_kib(void)
+{
+	return kt_status_kib("VmPin");
 }
 
 int kt_send_fd(int sock, int fd)

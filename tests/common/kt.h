@@ -39,8 +39,9 @@ __attribute__((format(printf, 1, 2))) void kt_note(const char *fmt, ...);
 
 uint64_t kt_now(void); /* CLOCK_MONOTONIC, ns */
 void kt_sleep_ms(unsigned int ms);
-/* What registrations have pinned of this process's memory, in KiB (VmPin); -1: it cannot be read. */
-long kt_pinned_kib(void);
+/* The number in a line of /proc/self/status ("VmPin", "Threads"); -1: there is none. */
+long kt_status_kib(const char *name);
+long kt_pinned_kib(void); /* what registrations have pinned of this process's memory */
 int kt_send_fd(int sock, int fd);	/* SCM_RIGHTS; 0 or -errno */
 bool kt_kernel_from(unsigned int major, unsigned int minor); /* running kernel is that or newer */
 

@@ -59,19 +59,9 @@ static long count_threads(void)
 
 static long rss_kib(void)
 {
-	FILE *f;
-	char line[256];
-	long kib = 0;
-
 	if (is_sanitized())
 		return (long)(__sanitizer_get_current_allocated_bytes() / 1024);
-	f = fopen("/proc/self/status", "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "RssAnon: %ld", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib;
+	return kt_status_kib("RssAnon");
 }
 
 static void most(_Atomic long *max, long value)

@@ -110,25 +110,12 @@ static void limit_set(int what, rlim_t value)
 	assert_int_equal(setrlimit((__rlimit_resource_t)what, &limit), 0);
 }
 
-static unsigned int threads(void)
-{
-	char line[128];
-	FILE *f = fopen("/proc/self/status", "re");
-	unsigned int n = 0;
-
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f))
-		sscanf(line, "Threads: %u", &n);
-	fclose(f);
-	return n;
-}
-
 /* One life under a limit, lifted when it is looked at what is left. */
 static int life_under(int what, rlim_t limit, const int errs[2], unsigned int *by_reason)
 {
 	static struct leak_mark before, after;
 	struct life l = { .at = "" };
-	unsigned int had = threads();
+	long had = kt_status_kib("Threads");
 	int r;
 
 	assert_int_equal(leak_take(&before), 0);
@@ -143,7 +130,7 @@ static int life_under(int what, rlim_t limit, const int errs[2], unsigned int *b
 	leak_files_only(&before);
 	leak_files_only(&after);
 	assert_true(leak_none(&before, &after));
-	assert_int_equal(threads(), had);
+	assert_int_equal(kt_status_kib("Threads"), had);
 	if (r && r != errs[0] && r != errs[1])
 		fail_msg("%s: %d", l.at, r);
 	if (r && strcmp(l.at, "ctx_new") && strcmp(l.at, "uring_new")) {
