@@ -135,7 +135,8 @@ int bad_disk_set(struct bad_disk *disk, bool bad)
 
 int bad_disk_flaky(struct bad_disk *disk, unsigned int up_s, unsigned int down_s)
 {
-	struct dm_piece piece = { .sectors = disk->rec.size / DL_SECTOR, .type = down_s ? "flakey" : "linear" };
+	struct dm_piece piece = { .sectors = disk->rec.size / DL_SECTOR,
+				  .type = down_s ? "flakey" : "linear" };
 
 	if (down_s)
 		snprintf(piece.params, sizeof(piece.params), "%s 0 %u %u", disk->on, up_s, down_s);

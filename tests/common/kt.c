@@ -66,16 +66,11 @@ long kt_status_kib(const char *name)
 	long kib = -1;
 
 	while (f && kib < 0 && fgets(line, sizeof(line), f))
-		if (!strncmp(line, name, len) && line[len] == ':')
-			kib = strtol(line + len + 1, NULL, 10);
+		if (!strncmp(line, name, len))
+			sscanf(line + len, ": %ld", &kib);
 	if (f)
 		fclose(f);
 	return kib;
-}
-
-long kt_pinned_kib(void)
-{
-	return kt_status_kib("VmPin");
 }
 
 int kt_send_fd(int sock, int fd)

@@ -41,7 +41,11 @@ uint64_t kt_now(void); /* CLOCK_MONOTONIC, ns */
 void kt_sleep_ms(unsigned int ms);
 /* The number in a line of /proc/self/status ("VmPin", "Threads"); -1: there is none. */
 long kt_status_kib(const char *name);
-long kt_pinned_kib(void); /* what registrations have pinned of this process's memory */
+/* What registrations have pinned of this process's memory. */
+static inline long kt_pinned_kib(void)
+{
+	return kt_status_kib("VmPin");
+}
 int kt_send_fd(int sock, int fd);	/* SCM_RIGHTS; 0 or -errno */
 bool kt_kernel_from(unsigned int major, unsigned int minor); /* running kernel is that or newer */
 

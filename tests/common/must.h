@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* For small programs that link nothing of tests/common: what must hold, or the place where it does not, and 1. */
+/* For programs that link nothing of tests/common: what must hold, or exit status 1 and its place. */
 #ifndef PL_TEST_MUST_H
 #define PL_TEST_MUST_H
 

@@ -13,6 +13,11 @@ from doctree import TOP, Verdict, pages
 # In these two documents, what stands in backticks and has the form of a test's name is one.
 NAME = re.compile(r"`([a-z0-9]+_[a-z0-9_]+)`")
 NO_TESTS = {"ibv_access"}
+# Whom SECURITY.md has to speak of.
+THREATS = ("malicious peer", "co-user", "Exhausted signals", "Exhausted descriptors", "killed or stopped owner",
+           "hostile descriptor", "Readers of freed memory")
+# What tests/README.md has to have in its table of faults.
+FAULTS = ("call through the seams", "Limits", "full disk", "read-only", "disk fails", "killed peer", "killed owner")
 
 
 def rows(text):
@@ -52,7 +57,13 @@ def main():
             verdict.count("threats")
             if not names:
                 verdict.bad(security, f"no test shows: {first}")
-    verdict.close(("names", 60), ("invariants", 6), ("hazards", 10), ("threats", 8))
+    for path, wanted in ((security, THREATS), (proofs, FAULTS)):
+        shown = [first for first, names in rows(texts[path]) if names]
+        for what in wanted:
+            verdict.count("of these named")
+            if not any(what in first for first in shown):
+                verdict.bad(path, f"has no test of: {what}")
+    verdict.close(("names", 60), ("invariants", 6), ("hazards", 10), ("threats", 8), ("of these named", 14))
 
 
 main()

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A disk that comes and goes: ext4 over dm-flakey, which answers each read and write with EIO
+ * flakey ext4: a disk that comes and goes, by dm-flakey, which answers each read and write with EIO
  * for some seconds, and works for as long, again and again. Nobody tells the owner when.
  *
  * Sync is told of each write that has met a bad time, the data is dirty still, and a sync
@@ -169,14 +169,16 @@ static void scene(const char *path, const char *cold)
 	rt_assert(!pinlease_file_close(side[0].file), "file_close");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	char path[KT_PATH_MAX], cold[KT_PATH_MAX];
 	int r;
 
+	/* The mount options are its own. */
+	rt_assert(argc == 2 && !strcmp(argv[1], "ext4"), "usage: flakey ext4");
 	kt_init();
 	rt_require();
-	eio.type = "ext4";
+	eio.type = argv[1];
 	eio.device = eio_rdma_open();
 	eio_disk_make(REC_DM);
 	r = kt_fs_mount(&eio.fs, eio.type, eio.disk.rec.device, "commit=300,noinit_itable");

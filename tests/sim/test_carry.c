@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +24,16 @@ static const struct pinlease_carry_opts brief = { .size = sizeof(brief), .timeou
 
 static bool stingy;		/* one byte at a time, and an EINTR before each */
 static unsigned int interrupted;
+
+static bool no_memory;		/* calloc answers NULL, in this thread */
+
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	return no_memory ? NULL : __real_calloc(n, size);
+}
 
 ssize_t __real_send(int fd, const void *buf, size_t len, int flags);
 ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
@@ -419,6 +430,95 @@ static void test_arguments(struct world *w)
 	world_close(w);
 }
 
+struct longer {
+	struct pinlease_carry_opts opts;
+	uint64_t more;
+};
+
+/* Nothing is changed by what fails. */
+static void test_out_of_memory(struct world *w)
+{
+	struct longer o = { .opts.size = sizeof(o), .more = 1 };
+	struct pinlease_carry *c = NULL;
+	struct pinlease *lease;
+	struct line l;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &manual);
+	line_new(&l);
+	assert_int_equal(pinlease_carry_socket(l.fd[0], &o.opts, &c), -E2BIG);
+	no_memory = true;
+	assert_int_equal(pinlease_carry_socket(l.fd[0], NULL, &c), -ENOMEM);
+	no_memory = false;
+	assert_null(c);
+	assert_int_equal(pinlease_grant_new(lease, NULL, &l.grant), 0);
+	no_memory = true;
+	assert_int_equal(pinlease_carry_add_grant(l.owner, l.grant), -ENOMEM);
+	no_memory = false;
+	assert_int_equal(pinlease_carry_del_grant(l.owner, l.grant), -ENOENT);
+	assert_int_equal(pinlease_grant_free(l.grant), 0);
+	line_grant(&l, lease);
+	/* Out of the carrier the peer hears nothing, and its own calls go on. */
+	assert_int_equal(pinlease_carry_del_peer(l.remote, l.peer), 0);
+	assert_int_equal(pinlease_carry_del_peer(l.remote, l.peer), -ENOENT);
+	line_free(&l);
+	world_close(w);
+}
+
+/* What the grant was of is behind the end of the file by now. */
+static void test_too_short(struct world *w)
+{
+	const struct pinlease_grant_opts o = { .size = sizeof(o), .off = 8 * SIM_PAGE };
+	struct pinlease *lease;
+	struct line l;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &manual);
+	line_new(&l);
+	assert_int_equal(pinlease_grant_new(lease, &o, &l.grant), 0);
+	world_opener_in(sim_truncate(w->path, 4 * SIM_PAGE), SIM_S);
+	assert_int_equal(pinlease_restore(lease, NULL), 0);
+	assert_int_equal(pinlease_carry_add_grant(l.owner, l.grant), -ENODATA);
+	assert_int_equal(pinlease_carry_del_grant(l.owner, l.grant), -ENOENT);
+	line_free(&l);
+	world_close(w);
+}
+
+/* In a child, which is no part of the simulation: 0, or the number of the call that was wrong. */
+static int child_calls(struct line *l)
+{
+	if (pinlease_carry_add_grant(l->owner, l->grant) != -ECHILD)
+		return 1;
+	if (pinlease_carry_del_peer(l->remote, l->peer) != -ECHILD)
+		return 2;
+	if (pinlease_carry_tell(l->owner) != -ECHILD || pinlease_carry_send(l->owner, "x", 1) != -ECHILD)
+		return 3;
+	if (hear(l, l->remote) != -ECHILD || pinlease_carry_events(l->owner) != -ECHILD)
+		return 4;
+	return pinlease_carry_free(l->owner) ? 5 : 0;
+}
+
+static void test_forked_child(struct world *w)
+{
+	struct pinlease *lease;
+	struct line l;
+	int status;
+	pid_t pid;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &manual);
+	line_new(&l);
+	line_grant(&l, lease);
+	pid = fork();
+	if (!pid)
+		_exit(child_calls(&l));
+	assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+	assert_int_equal(status, 0);
+	break_and_restore(w, &l, lease);
+	line_free(&l);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,6 +531,9 @@ int main(void)
 		world_test(test_peer_that_reads_nothing),
 		world_test(test_stopped_in_a_message),
 		world_test(test_arguments),
+		world_test(test_out_of_memory),
+		world_test(test_too_short),
+		world_test(test_forked_child),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);

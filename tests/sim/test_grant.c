@@ -275,6 +275,7 @@ static void test_gone_with_the_end_of_the_file(struct world *w)
 	world_opener_in(sim_truncate(w->path, 4 * SIM_PAGE), SIM_MS);
 	assert_int_equal(pinlease_restore(lease, NULL), 0);
 	assert_int_equal(pair_tell(&a, 0, &r), 64);
+	assert_int_equal(pinlease_grant_descriptor(b.grant, pair_buf, sizeof(pair_buf)), -ENODATA);
 	assert_int_equal(pair_tell(&b, 0, &r), 32);
 	assert_int_equal(pair_tell(&b, 0, &r), 0);
 	pair_free(&a);
@@ -305,6 +306,29 @@ static void test_arguments(struct world *w)
 	o.mr_index = 1;
 	assert_int_equal(pinlease_grant_new(lease, &o, &g), -ERANGE);
 	assert_null(g);
+	world_close(w);
+}
+
+static void test_out_of_memory(struct world *w)
+{
+	struct pinlease_peer *peer = NULL;
+	struct pinlease_grant *g = NULL;
+	struct pinlease *lease;
+	struct pair a;
+	int n;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &plain);
+	a = pair_new(lease, 0, 0);
+	n = pinlease_grant_descriptor(a.grant, pair_buf, sizeof(pair_buf));
+	sim_fail("alloc", 1, -ENOMEM, 0);
+	assert_int_equal(pinlease_grant_new(lease, NULL, &g), -ENOMEM);
+	assert_int_equal(pinlease_peer_attach(pair_buf, (size_t)n, &peer), -ENOMEM);
+	sim_clear();
+	assert_null(g);
+	assert_null(peer);
+	assert_int_equal(world_info(lease).in_flight, 1);
+	pair_free(&a);
 	world_close(w);
 }
 
@@ -344,6 +368,7 @@ int main(void)
 		world_test(test_release_and_taking_back),
 		world_test(test_gone_with_the_end_of_the_file),
 		world_test(test_arguments),
+		world_test(test_out_of_memory),
 		world_test(test_forked_child),
 	};
 

@@ -127,10 +127,38 @@ static int save(void)
 	return pinlease_save(told, 1);
 }
 
+static int stats(void)
+{
+	struct pinlease_ctx_stats out = { .size = sizeof(out) };
+
+	return pinlease_ctx_stats(u.ctx, &out);
+}
+
+static int info_of_file(void)
+{
+	struct pinlease_file_info out = { .size = sizeof(out) };
+
+	return pinlease_file_info(file, &out);
+}
+
+static int probe(void)
+{
+	struct pinlease_probe_result out = { .size = sizeof(out) };
+
+	return pinlease_probe(u.ctx, told_path, NULL, NULL, &out);
+}
+
+static int probe_fd(void)
+{
+	struct pinlease_probe_result out = { .size = sizeof(out) };
+
+	return pinlease_probe_fd(u.ctx, 0, NULL, NULL, &out);
+}
+
 static int (*const calls[])(void) = {
-	open_again, attach_again, acquire_again, truncate_file, allocate_file, next_event,
-	event_fd,   restore,	  mr_add,	 view,		info,	       ack,
-	begin,	    begin_staged, mark,		 sync_lease,	save,
+	open_again, attach_again, acquire_again, truncate_file, allocate_file, next_event, event_fd,
+	restore,    mr_add,	  view,		 info,		ack,	       begin,	   begin_staged,
+	mark,	    sync_lease,	  save,		 stats,		info_of_file,  probe,	   probe_fd,
 };
 
 #define CALLS (int)(sizeof(calls) / sizeof(calls[0]))
