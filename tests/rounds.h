@@ -11,6 +11,7 @@ PL_ROUNDS(rdma_kill_spawned, 3, 30)	/* rdma: the same, per way of making a child
 PL_ROUNDS(kill_rounds, 20, 100)		/* uring: owners killed under load */
 PL_ROUNDS(kill_control_rounds, 20, 100)	/* rdma: controls of the kill rounds */
 PL_ROUNDS(kill_control_late, 1, 11)	/* rdma: of those, how many must see late writes at least */
+PL_ROUNDS(peer_kills, 4, 100)		/* rdma: peers killed while they write, per file system */
 PL_ROUNDS(flakey_rounds, 2, 20)		/* rdma: syncs that a disk fails for a while */
 PL_ROUNDS(nonblock_rounds, 20, 200)	/* rdma: openers that retry with O_NONBLOCK */
 PL_ROUNDS(slow_disk_rounds, 1, 10)	/* rdma: breaks of idle leases alone, and beside a slow one */

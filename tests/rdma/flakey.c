@@ -18,8 +18,8 @@
 #include "eio_side.h"
 #include "rounds.h"
 
-#define UP_S	   2u
-#define DOWN_S	   2u
+#define UP_S	   1u
+#define DOWN_S	   1u
 #define TURN_MS	   30000u /* by then a time must have come, good or bad */
 #define RETRY_MS   50u
 #define OPENER_MS  20000u
