@@ -18,7 +18,7 @@ PL_ROUNDS(slow_disk_rounds, 1, 10)	/* rdma: breaks of idle leases alone, and bes
 PL_ROUNDS(powercut_points, 25, 100)	/* rdma, uring: power cuts, syncs of a lease, per file system */
 PL_ROUNDS(ladder_breaks, 50, 500)	/* peers: breaks under load over one connection */
 PL_ROUNDS(ladder_breaks_tcp, 10, 500)	/* peers: the same, with messages over TCP, on ext4 */
-PL_ROUNDS(ladder_measured, 1, 200)	/* peers: the last of them, whose throughput is measured */
+PL_ROUNDS(ladder_measured, 1, 250)	/* peers: the last of them, whose throughput is measured */
 PL_ROUNDS(ladder_later, 1, 10)	/* peers: breaks after one that a peer held up, per peer */
 PL_ROUNDS(random_kills, 100, 1000)	/* uring: owners killed at any moment */
 PL_ROUNDS(signal_rounds, 20, 200)	/* uring: breaks beside signals of the application */
