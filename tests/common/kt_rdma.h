@@ -24,7 +24,7 @@ struct kt_rdma {
 	bool odp;	  /* RC write and read through ODP are claimed */
 	bool windows;	  /* memory windows of type 1 can be made */
 	bool patient;	  /* set it where nobody dies: a starved guest does not cost a connection */
-	bool stubborn;	  /* the same for half a second, where a lost packet must not cost as much as one */
+	bool stubborn;	  /* the same with short timeouts: rxe takes seven retries as no limit */
 };
 
 int kt_rdma_open(struct kt_rdma *rdma); /* -ENODEV: no device */

@@ -279,6 +279,57 @@ static void a_write_after_dereg_is_an_access_error_and_ends_the_connection(void 
 	traffic_drop(&t);
 }
 
+/* What the program learns of it decides whether it ends: rping ignores a flush, and waits. */
+static void a_write_from_memory_that_is_gone_is_only_flushed_after_6_1(void **state)
+{
+	uint32_t lkey;
+	struct traffic t;
+	int r;
+
+	(void)state;
+	traffic_make(&t, KT_ACCESS_WRITE);
+	lkey = t.buf_mr->lkey;
+	assert_int_equal(write_once(&t), 0);
+	assert_int_equal(ibv_dereg_mr(t.buf_mr), 0);
+	r = kt_do(&t.pair.peer, IBV_WR_RDMA_WRITE, t.buf, lkey, CHUNK, (uintptr_t)t.memory, t.mr->rkey);
+	t.buf_mr = ibv_reg_mr(rdma.pd, t.buf, MESSAGE, IBV_ACCESS_LOCAL_WRITE);
+	assert_non_null(t.buf_mr);
+	assert_int_equal(kt_qp_state(&t.pair.peer), IBV_QPS_ERR);
+	traffic_drop(&t);
+	print_message("status %d\n", -r - 1000);
+	assert_int_equal(-r - 1000,
+			 generation() == LONGTERM_WRITE ? IBV_WC_LOC_QP_OP_ERR : IBV_WC_WR_FLUSH_ERR);
+}
+
+/* The completion's status of a write to a queue pair that is no more, or -1 if none comes within ms. */
+static int write_to_nobody(bool seven_retries, int ms)
+{
+	struct traffic t;
+	struct ibv_wc wc;
+	int n;
+
+	rdma.stubborn = seven_retries;
+	traffic_make(&t, KT_ACCESS_WRITE);
+	rdma.stubborn = false;
+	assert_int_equal(write_once(&t), 0);
+	kt_qp_drop(&t.pair.owner);
+	assert_int_equal(kt_post(&t.pair.peer, IBV_WR_RDMA_WRITE, 0, t.buf, t.buf_mr->lkey, CHUNK,
+				 (uintptr_t)t.memory, t.mr->rkey),
+			 0);
+	n = kt_poll(&t.pair.peer, ms, &wc);
+	assert_true(n >= 0);
+	traffic_drop(&t);
+	return n ? (int)wc.status : -1;
+}
+
+/* At a timeout of 67 ms: half a second, if they were seven. */
+static void seven_retries_are_without_end(void **state)
+{
+	(void)state;
+	assert_int_equal(write_to_nobody(false, SCENE_LONG), IBV_WC_RETRY_EXC_ERR);
+	assert_int_equal(write_to_nobody(true, 3000), -1);
+}
+
 static void bind_window(struct traffic *t, struct ibv_mw *mw)
 {
 	struct ibv_mw_bind bind = {
@@ -350,6 +401,8 @@ int main(void)
 		cmocka_unit_test(a_successful_completion_is_proof_of_placement_on_rxe),
 		cmocka_unit_test(dereg_without_traffic_keeps_the_connection),
 		cmocka_unit_test(a_write_after_dereg_is_an_access_error_and_ends_the_connection),
+		cmocka_unit_test(a_write_from_memory_that_is_gone_is_only_flushed_after_6_1),
+		cmocka_unit_test(seven_retries_are_without_end),
 		cmocka_unit_test(dereg_with_a_bound_window_fails_and_the_mr_keeps_working),
 		cmocka_unit_test(a_receive_posted_into_a_deregistered_mr_kills_the_connection),
 	};
