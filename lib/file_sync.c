@@ -45,10 +45,15 @@ static bool lease_lost_something(const struct pinlease *lease)
 
 static void lease_lose(struct pinlease *lease, int err)
 {
+	uint64_t lost;
+
 	if (!lease_exists(lease) || !lease_lost_something(lease))
 		return;
 	if (pl_lease_writes_back(lease)) {
-		pl_staged_mark_granules(lease->staged, lease->staged->covered | lease->staged->uncovered);
+		lost = lease->staged->covered | lease->staged->uncovered;
+		pl_staged_mark_granules(lease->staged, lost);
+		if (pl_lease_state(lease) == PINLEASE_LOST)
+			lease->staged->late |= lost;
 		lease->staged->covered = lease->staged->uncovered = 0;
 	} else {
 		lease->redirty = true;

@@ -82,6 +82,8 @@ void pl_lease_activate(struct pinlease *lease)
 	lease->retry_ms = 0;
 	if (lease->grants)
 		lease->grants->out = lease->grants->untold = 0;
+	if (lease->staged)
+		lease->staged->late = 0;
 	lease->begun = pl_account_begun(&lease->account);
 	lease_set_state(lease, PINLEASE_ACTIVE);
 }

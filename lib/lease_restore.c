@@ -132,6 +132,23 @@ static void *lease_pages(const struct pinlease *lease)
 	return lease->mode == PINLEASE_MODE_STAGED ? NULL : lease->map.addr;
 }
 
+/*
+ * What LOST had kept is dropped here; an attempt that got no guard has kept it. What else is
+ * dirty was lost on its way from the file to the disk: a sync writes it again.
+ */
+static void lease_drop(struct pinlease *lease, bool first)
+{
+	struct pl_staged *staged = lease->staged;
+
+	pthread_mutex_lock(&lease->file->lock);
+	staged->len = lease->now_len;
+	if (!first && staged->writable && pl_lease_state(lease) == PINLEASE_LOST) {
+		pl_staged_clean(staged);
+		pl_staged_mark_granules(staged, staged->late);
+	}
+	pthread_mutex_unlock(&lease->file->lock);
+}
+
 static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *why)
 {
 	struct pl_fill_error at = { 0 };
@@ -145,15 +162,7 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 		r = pl_filemap_prepare(lease->file->fd, lease->range.off, lease->now_len, lease_pages(lease),
 				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
-		pthread_mutex_lock(&lease->file->lock);
-		lease->staged->len = lease->now_len;
-		pthread_mutex_unlock(&lease->file->lock);
-		/*
-		 * What LOST had kept is dropped here; an attempt that got no guard has kept it. What
-		 * else is dirty was lost on its way from the file to the disk: a sync writes it again.
-		 */
-		if (!first && lease->staged->writable && pl_lease_state(lease) == PINLEASE_LOST)
-			pl_staged_clean(lease->staged);
+		lease_drop(lease, first);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
 		if (!first || !(lease->flags & PINLEASE_L_FILL_NONE))
 			r = pl_durable_fill(&lease->map, lease->file->fd, &lease->file->id, lease->staged,

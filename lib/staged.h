@@ -29,6 +29,7 @@ struct pl_staged {
 	 * the fdatasync that is under way began, and the others (file_sync.c).
 	 */
 	uint64_t covered, uncovered;
+	uint64_t late;			/* and those that turned out not to be when LOST had been told */
 	/* A bit a page. writable: the dirty ones; unfilled: and behind them those that were ever marked. */
 	_Atomic uint64_t bits[];
 };
