@@ -50,17 +50,18 @@ static int take_fds(char *text)
 	return 0;
 }
 
-/* Lines of path that keep() wants. */
-static int take_lines(char *text, const char *path, bool (*keep)(const char *line))
+/* Of the lines of path what keep() wants of them, if anything. */
+static int take_lines(char *text, const char *path, const char *(*keep)(const char *line))
 {
 	FILE *f = fopen(path, "re");
+	const char *kept;
 	char line[512];
 
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f))
-		if (keep(line))
-			add(text, line);
+		if ((kept = keep(line)))
+			add(text, kept);
 	fclose(f);
 	return 0;
 }
@@ -78,21 +79,22 @@ static int take_lines(char *text, const char *path, bool (*keep)(const char *lin
 #endif
 
 /* A sanitizer's allocator maps anonymous memory as it likes; files are compared also then. */
-static bool keep_map(const char *line)
+static const char *keep_map(const char *line)
 {
 	if (SANITIZED && !strchr(line, '/'))
-		return false;
-	return !strstr(line, "[heap]") && !strstr(line, "[stack]");
+		return NULL;
+	return !strstr(line, "[heap]") && !strstr(line, "[stack]") ? line : NULL;
 }
 
-/* "1: LEASE ACTIVE WRITE 1234 00:2a:5 0 EOF" */
-static bool keep_own(const char *line)
+/* "1: LEASE ACTIVE WRITE 1234 00:2a:5 0 EOF", without the number: it counts everybody's locks. */
+static const char *keep_own(const char *line)
 {
 	char kind[16], state[16], type[16];
 	int number, pid;
 
-	return sscanf(line, "%d: %15s %15s %15s %d", &number, kind, state, type, &pid) == 5 &&
-	       pid == getpid();
+	if (sscanf(line, "%d: %15s %15s %15s %d", &number, kind, state, type, &pid) != 5 || pid != getpid())
+		return NULL;
+	return strchr(line, ':');
 }
 
 int leak_take(struct leak_mark *mark)
