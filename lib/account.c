@@ -433,6 +433,24 @@ uint32_t pl_account_begun(struct pl_account *a)
 }
 
 /*
+ * What the parent's threads had. A lock that can be had was nobody's when this thread forked, so what it
+ * protects is whole; otherwise one was about to move its counters, and they stay where they are, unused.
+ */
+static void forked_free(void)
+{
+	struct pl_thread *t, *next;
+
+	if (pthread_mutex_trylock(&all.lock))
+		return;
+	for (t = all.threads.next; t != &all.threads; t = next) {
+		next = t->next;
+		pl_sys_free(t->memory);
+		pl_sys_free(t);
+	}
+	pl_sys_free(all.threads.memory);
+}
+
+/*
  * Nothing of the parent's is counted here. This thread's counters go, so a begin of an
  * inherited lease, ACTIVE for ever, comes to its first use, where the fork is noticed. And
  * counts begin behind the parent's last slot: a lease of the child's must not make
@@ -442,13 +460,13 @@ void pl_account_forked(void)
 {
 	uint32_t word = PL_SLOTS / 64;
 
+	forked_free();
 	pthread_mutex_init(&all.lock, NULL);
 	all.threads.next = all.threads.prev = &all.threads;
 	while (word && !all.used[word - 1])
 		word--;
 	memset(all.used, 0xff, word * sizeof(all.used[0]));
-	/* Another thread of the parent may have been about to move what the dead had. */
-	all.threads.counts = (struct pl_counts){ .first = word * 64 * sizeof(struct pl_count) };
+	all.threads.counts = (struct pl_counts){ .first = word * (64 * sizeof(struct pl_count)) };
 	all.threads.memory = NULL;
 	pthread_setspecific(all.key, NULL);
 	thread_self = NULL;

@@ -15,7 +15,7 @@ ALLOWED = re.compile("|".join((
     # Memory and text.
     r"mem(cpy|set|move|cmp)|str(str|cmp|ncmp|ncpy|len|nlen|chr|rchr|tol|toul|toull)|v?snprintf",
     # Locks: the simulation uses the real ones.
-    r"pthread_(mutex|cond)_(init|destroy|lock|unlock|signal|broadcast)|pthread_setspecific",
+    r"pthread_(mutex|cond)_(init|destroy|lock|trylock|unlock|signal|broadcast)|pthread_setspecific",
     # Sets of signals, in memory.
     r"sig(empty|fill|add|del)set|__libc_current_sigrt(min|max)",
     # The default log.
