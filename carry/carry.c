@@ -260,12 +260,10 @@ PLC_API int pinlease_carry_timeout(struct pinlease_carry *carry)
 		return r == -ECHILD ? r : 0;
 	at = ends_at(carry);
 	now = plc_now();
-	if (carry->more)
+	if (carry->more || (at && at <= now))
 		r = 0;
 	else if (!at)
 		r = -1;
-	else if (at <= now)
-		r = 0;
 	else
 		r = (ms = (at - now) / PLC_NS_PER_MS + 1) > INT32_MAX ? INT32_MAX : (int)ms;
 	pthread_mutex_unlock(&carry->lock);

@@ -65,7 +65,7 @@ static const struct check_op check_ops[] = {
 /* Every operation has seeds of its own; seed 0 is untouched anonymous memory. */
 static uint8_t check_byte(unsigned int seed, size_t i)
 {
-	return seed ? (uint8_t)(seed * 41 + i * 7 + (i >> 8) * 13 + 1) : 0;
+	return seed ? (uint8_t)((size_t)seed * 41 + i * 7 + (i >> 8) * 13 + 1) : 0;
 }
 
 static void check_fill(uint8_t *mem, size_t len, unsigned int seed)

@@ -41,8 +41,14 @@ struct pl_sys_lease {
 	bool reads;		/* for reading, and not being broken: opens for reading do not disturb it */
 };
 
-void *pl_sys_alloc(size_t size);	/* zeroed; NULL: -ENOMEM */
+/* Told to gcc, whose -fanalyzer then sees what is freed twice, or never. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define PL_SYS_FREED_BY(fn) __attribute__((malloc, malloc(fn, 1)))
+#else
+#define PL_SYS_FREED_BY(fn)
+#endif
 void pl_sys_free(void *p);
+void *pl_sys_alloc(size_t size) PL_SYS_FREED_BY(pl_sys_free);	/* zeroed; NULL: -ENOMEM */
 uint64_t pl_sys_now(void);		/* CLOCK_MONOTONIC, ns */
 size_t pl_sys_page_size(void);
 

@@ -132,7 +132,7 @@ static void ask_again(struct pinlease_uring *ring)
 {
 	uint64_t now = plu_now();
 
-	if (!ring->cancelling || now - ring->asked_ns < PLU_RECANCEL_MS * 1000000u)
+	if (!ring->cancelling || now - ring->asked_ns < PLU_RECANCEL_MS * 1000000ull)
 		return;
 	ring->asked_ns = now;
 	for (struct plu_request *request = ring->running.head; request; request = request->next)

@@ -47,7 +47,7 @@ static int post_recv(struct conn *conn, uint64_t i)
 
 static int make_buffers(struct conn *conn)
 {
-	size_t size = 2 * CONN_FRAMES * FRAME_MAX;
+	size_t size = (size_t)2 * CONN_FRAMES * FRAME_MAX;
 	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (map == MAP_FAILED)
@@ -260,7 +260,7 @@ void conn_free(struct conn *conn)
 	if (conn->mr)
 		ibv_dereg_mr(conn->mr);
 	if (conn->buffers)
-		munmap(conn->buffers, 2 * CONN_FRAMES * FRAME_MAX);
+		munmap(conn->buffers, (size_t)2 * CONN_FRAMES * FRAME_MAX);
 	if (conn->pd)
 		ibv_dealloc_pd(conn->pd);
 	if (conn->id)

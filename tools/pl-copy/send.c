@@ -75,7 +75,8 @@ static int prepare(struct copy *copy)
 	copy->counts.size = copy->source.size;
 	copy->counts.data = copy->source.data;
 	copy->known = calloc(copy->source.chunks + 1, sizeof(*copy->known));
-	map = mmap(NULL, WINDOW * CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	map = mmap(NULL, (size_t)WINDOW * CHUNK_BYTES, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	copy->buffers = map == MAP_FAILED ? NULL : map;
 	if (!copy->known || !copy->buffers)
 		return fail(copy, copy->options->file, strerror(ENOMEM));
@@ -108,7 +109,7 @@ static int once(struct copy *copy)
 
 static void sleep_ms(uint32_t ms)
 {
-	const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+	const struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
 
 	nanosleep(&ts, NULL);
 }
@@ -170,7 +171,7 @@ int send_file(const struct send_options *options)
 	pool_free(copy->pool);
 	source_close(&copy->source);
 	if (copy->buffers)
-		munmap(copy->buffers, WINDOW * CHUNK_BYTES);
+		munmap(copy->buffers, (size_t)WINDOW * CHUNK_BYTES);
 	free(copy->known);
 	free(copy);
 	/* As a shell expects it of what was interrupted. */

@@ -52,7 +52,7 @@ enum change { TRUNCATE, ALLOCATE };
  */
 static int change(struct pre_file *file, enum change what, int mode, off_t off, off_t len)
 {
-	const struct timespec patience = { .tv_nsec = PATIENCE_MS * 1000000 };
+	const struct timespec patience = { .tv_nsec = PATIENCE_MS * 1000000L };
 	int r;
 
 	pre_inside++;

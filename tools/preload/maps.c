@@ -50,7 +50,7 @@ bool pre_maps_init(void)
 	pre_table_init(&pre_maps_table, ranges, MAPS_ROOM);
 	maps.page = (size_t)sysconf(_SC_PAGESIZE);
 	maps.high = HIGH_FD;
-	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < 2 * HIGH_FD)
+	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < 2ul * HIGH_FD)
 		maps.high = (int)(limit.rlim_cur / 2);
 	return true;
 }
