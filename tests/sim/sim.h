@@ -134,6 +134,12 @@ struct ibv_pd *sim_device(enum sim_odp odp); /* a new device with one PD, until 
 /* The path MTU of port 1 (1024 unless set) or 2 (0: down). */
 void sim_device_mtu(struct ibv_pd *pd, unsigned int port, unsigned int mtu);
 unsigned int sim_device_qps(struct ibv_pd *pd); /* ever made of it */
+/* Makes its ports Ethernet ones with this table of GIDs; a dead one is the address of nobody. */
+struct sim_gid {
+	bool none, v2, local, dead;
+};
+void sim_device_gids(struct ibv_pd *pd, const struct sim_gid *gid, int count);
+int sim_device_gid(struct ibv_pd *pd); /* the one over which data went last; -1: over none */
 unsigned int sim_mrs(void);
 void sim_dereg_lies(bool lies); /* answers 0 and leaves the region alive */
 

@@ -47,23 +47,34 @@ int pl_verbs_port_count(struct ibv_context *context)
 
 int pl_verbs_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr)
 {
-	enum ibv_mtu mtu = sim_device_of(context)->mtu[port - 1];
+	const struct sim_device *d = sim_device_of(context);
+	enum ibv_mtu mtu = d->mtu[port - 1];
 	int r = sim_enter("query_port", SIM_STEP);
 
 	if (!r)
 		*attr = (struct ibv_port_attr){ .state = mtu ? IBV_PORT_ACTIVE : IBV_PORT_DOWN,
 						.active_mtu = mtu,
-						.link_layer = IBV_LINK_LAYER_INFINIBAND };
+						.gid_tbl_len = d->gids,
+						.link_layer = d->gid ? IBV_LINK_LAYER_ETHERNET
+								     : IBV_LINK_LAYER_INFINIBAND };
 	return r;
 }
 
 int pl_verbs_query_gid(struct ibv_context *context, uint8_t port, uint32_t index, struct ibv_gid_entry *gid)
 {
-	(void)context;
-	(void)port;
-	(void)index;
-	(void)gid;
-	return -ENODATA;
+	const struct sim_device *d = sim_device_of(context);
+	int r = sim_enter("query_gid", SIM_STEP);
+
+	if (r)
+		return r;
+	if (index >= (uint32_t)d->gids || d->gid[index].none)
+		return -ENODATA;
+	*gid = (struct ibv_gid_entry){ .gid_index = index, .port_num = port };
+	gid->gid_type = d->gid[index].v2 ? IBV_GID_TYPE_ROCE_V2 : IBV_GID_TYPE_ROCE_V1;
+	gid->gid.raw[0] = 0xfe;
+	gid->gid.raw[1] = d->gid[index].local ? 0x80 : 0;
+	gid->gid.raw[15] = (uint8_t)index;
+	return 0;
 }
 
 int pl_verbs_create_cq(struct ibv_context *context, int entries, struct ibv_cq **out)
@@ -122,10 +133,17 @@ int pl_verbs_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, struct 
 /* The path MTU is kept where a real provider keeps what is its own. */
 int pl_verbs_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
+	const struct sim_device *d = sim_device_of(qp->context);
 	int r = sim_enter("modify_qp", SIM_MEMORY | SIM_STEP);
 
+	/* Ethernet has no other way than a GID, and the number goes with it. */
+	if (!r && (mask & IBV_QP_AV) && d->gid &&
+	    (!attr->ah_attr.is_global || attr->ah_attr.grh.dgid.raw[15] != attr->ah_attr.grh.sgid_index))
+		return -EINVAL;
 	if (!r && (mask & IBV_QP_PATH_MTU))
 		qp->qp_num = 128u << attr->path_mtu;
+	if (!r && (mask & IBV_QP_AV))
+		qp->handle = attr->ah_attr.grh.sgid_index;
 	return r;
 }
 
@@ -176,11 +194,19 @@ static bool device_copy(const struct ibv_qp *qp, const struct ibv_send_wr *wr)
 int pl_verbs_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr)
 {
 	struct sim_cq *cq = pl_container(qp->send_cq, struct sim_cq, cq);
+	struct sim_device *d = sim_device_of(qp->context);
 	int r = sim_enter("post_send", SIM_STEP);
 
 	if (r)
 		return r;
 	sim_lock();
+	if (d->gid && d->gid[qp->handle].dead) {
+		cq->wc = (struct ibv_wc){ .status = IBV_WC_RETRY_EXC_ERR };
+		cq->full = true;
+		sim_unlock();
+		return 0;
+	}
+	d->used = (int)qp->handle;
 	cq->wc = (struct ibv_wc){ .status = device_copy(qp, wr) ? IBV_WC_SUCCESS : IBV_WC_REM_ACCESS_ERR };
 	cq->full = true;
 	sim_unlock();

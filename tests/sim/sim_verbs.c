@@ -48,6 +48,20 @@ unsigned int sim_device_qps(struct ibv_pd *pd)
 	return sim_device_of(pd->context)->checks;
 }
 
+void sim_device_gids(struct ibv_pd *pd, const struct sim_gid *gid, int count)
+{
+	struct sim_device *d = sim_device_of(pd->context);
+
+	d->gid = gid;
+	d->gids = count;
+	d->used = -1;
+}
+
+int sim_device_gid(struct ibv_pd *pd)
+{
+	return sim_device_of(pd->context)->used;
+}
+
 struct sim_device *sim_device_of(struct ibv_context *context)
 {
 	return pl_container(context, struct sim_device, context);

@@ -14,6 +14,8 @@ struct sim_device {
 	enum sim_odp odp;
 	enum ibv_mtu mtu[2];	/* of its two ports; 0: down */
 	unsigned int checks;	/* queue pairs made */
+	const struct sim_gid *gid;	/* NULL: InfiniBand */
+	int gids, used;
 };
 
 struct sim_device *sim_device_of(struct ibv_context *context);

@@ -119,11 +119,80 @@ static void test_further_registrations(struct world *w)
 	world_close(w);
 }
 
+static void routes(struct ibv_pd *pd, const struct sim_gid *gid, int count, int result, int used)
+{
+	sim_device_gids(pd, gid, count);
+	assert_int_equal(pl_datacheck_run(pd, IBV_ACCESS_ON_DEMAND), result);
+	assert_int_equal(sim_device_gid(pd), used);
+}
+
+/* Ethernet: what can be routed is tried first, and any that answers will do. */
+static void test_ethernet(struct world *w)
+{
+	static const struct sim_gid mixed[] = { { .local = true },
+						{ .v2 = true, .local = true },
+						{ .none = true },
+						{ .v2 = true, .dead = true },
+						{ .v2 = true } };
+	static const struct sim_gid poor[] = { { .dead = true }, { .v2 = true, .local = true } };
+	/* More of them than are tried: the good one stands behind. */
+	static const struct sim_gid late[12] = { [0 ... 10] = { .local = true }, [11] = { .v2 = true } };
+	static const struct sim_gid dead[] = { { .v2 = true, .dead = true }, { .dead = true } };
+	static const struct sim_gid none[] = { { .none = true } };
+	struct ibv_pd *pd;
+
+	world_open(w, PINLEASE_WRITE);
+	pd = sim_device(SIM_ODP_GOOD);
+	routes(pd, mixed, 5, 0, 4);
+	routes(pd, poor, 2, 0, 1);
+	routes(pd, late, 12, 0, 11);
+	routes(pd, dead, 2, -ETIMEDOUT, -1);
+	routes(pd, none, 1, -EADDRNOTAVAIL, -1);
+	sim_fail("query_gid", 1, -EIO, 0);
+	routes(pd, mixed, 5, -EADDRNOTAVAIL, -1);
+	sim_clear();
+	world_close(w);
+}
+
+/* What goes wrong on the way is told, and only what the flags are to blame for is a verdict on them. */
+static void test_errors_on_the_way(struct world *w)
+{
+	static const struct {
+		const char *call;
+		unsigned int nth;
+		int err, result;
+	} cases[] = {
+		{ "port_count", 1, -EIO, -EIO },	{ "create_cq", 1, -EOPNOTSUPP, -EIO },
+		{ "modify_qp", 1, -EINVAL, -EINVAL },	{ "modify_qp", 6, -ETIMEDOUT, -ETIMEDOUT },
+		{ "post_send", 1, -ENOMEM, -ENOMEM },	{ "poll_cq", 1, -EIO, -EIO },
+		{ "post_send", 2, -EINVAL, -EOPNOTSUPP }, { "poll_cq", 2, -EIO, -EOPNOTSUPP },
+	};
+	struct ibv_pd *pd;
+	unsigned int i;
+
+	world_open(w, PINLEASE_WRITE);
+	pd = sim_device(SIM_ODP_GOOD);
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		sim_fail(cases[i].call, cases[i].nth, cases[i].err, 1);
+		assert_int_equal(pl_datacheck_run(pd, IBV_ACCESS_ON_DEMAND), cases[i].result);
+		sim_clear();
+	}
+	/* What cannot be given back at once is tried again; sim_end counts. */
+	sim_fail("destroy_qp", 1, -EBUSY, 2);
+	assert_int_equal(pl_datacheck_run(pd, IBV_ACCESS_ON_DEMAND), 0);
+	sim_clear();
+	sim_fail("destroy_cq", 1, -EBUSY, 2);
+	assert_int_equal(pl_datacheck_run(pd, IBV_ACCESS_ON_DEMAND), 0);
+	sim_clear();
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		world_test(test_verdict),	world_test(test_remembered), world_test(test_not_remembered),
 		world_test(test_two_ports),	world_test(test_further_registrations),
+		world_test(test_ethernet),	world_test(test_errors_on_the_way),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);

@@ -84,7 +84,8 @@ static void no_room_for_an_anchor(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &less), 0);
 	r = pl_sys_anchor_new(2, &anchor);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-	assert_int_equal(r, -EMFILE);
+	/* valgrind keeps the limit itself, and says it in another way. */
+	assert_int_equal(r, getenv("PINLEASE_VALGRIND") ? -EBADF : -EMFILE);
 	assert_int_equal(anchor, -77);
 	assert_int_equal(open_fds(), fds);
 }
