@@ -182,10 +182,15 @@ void side_restore(struct side *s)
 	struct pinlease_event ev = { .size = sizeof(ev) };
 	uint64_t until = kt_now() + SIDE_WAIT_MS * 1000000ull;
 	struct pinlease_why why = { 0 };
+	bool told = false;
 	int r;
 
-	while ((r = pinlease_restore(s->lease, &why)) == -EAGAIN && kt_now() < until)
+	/* A write that failed before may be told to a restore, too: btrfs waits for it there. Once only. */
+	while (((r = pinlease_restore(s->lease, &why)) == -EAGAIN || (r == -EIO && !told)) &&
+	       kt_now() < until) {
+		told |= r == -EIO;
 		kt_sleep_ms(5);
+	}
 	rt_assert(!r, "%s: restore: %s, %s", s->name, strerror(-r), pinlease_reason_str(why.reason));
 	while (pinlease_ctx_next_event(eio.ctx, &ev) == 1)
 		;
