@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "pair.h"
+#include "wire.h"
 
 /* Any is wrong: the functions look no further than at what is missing. */
 static void test_nothing(struct world *w)
@@ -194,6 +195,64 @@ static void test_grants(struct world *w)
 	world_close(w);
 }
 
+/* What a peer answers by hand; nothing of it is believed but what its grant has. */
+static void test_hostile_answers(struct world *w)
+{
+	const struct pinlease_grant_opts reads = { .size = sizeof(reads),
+						   .len = SIM_PAGE,
+						   .access = PINLEASE_READ };
+	struct pl_wire given, answer;
+	struct pinlease_grant *grant;
+	struct pinlease *lease;
+	struct pair p;
+	int n;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	assert_int_equal(pinlease_grant_new(lease, &reads, &grant), 0);
+	n = pinlease_grant_descriptor(grant, pair_buf, sizeof(pair_buf));
+	assert_int_equal(pl_wire_decode(pair_buf, (size_t)n, &given), 0);
+	answer = (struct pl_wire){ .type = PL_WIRE_RETURNED, .gen = given.gen, .lease = given.lease,
+				   .grant = given.grant, .count = 1, .range = { { 0, 8 } } };
+	n = pl_wire_encode(&answer, pair_buf, sizeof(pair_buf));
+	/* It could write nothing. */
+	assert_int_equal(pinlease_grant_received(grant, pair_buf, (size_t)n), -EPROTO);
+	assert_int_equal(pinlease_grant_received(grant, pair_buf, 3), -EPROTO);
+	p = pair_new(lease, 0, SIM_PAGE);
+	assert_int_equal(pl_wire_decode(pair_buf, 64, &given), 0);
+	answer.grant = given.grant;
+	answer.range[0] = (struct pl_wire_range){ SIM_PAGE - 8, 16 };
+	n = pl_wire_encode(&answer, pair_buf, sizeof(pair_buf));
+	/* Beyond its end, and then another's. */
+	assert_int_equal(pinlease_grant_received(p.grant, pair_buf, (size_t)n), -EPROTO);
+	assert_int_equal(pinlease_grant_received(grant, pair_buf, (size_t)n), -EPROTO);
+	assert_int_equal(world_info(lease).in_flight, 2);
+	assert_int_equal(pinlease_grant_free(grant), 0);
+	pair_free(&p);
+	world_close(w);
+}
+
+/* A lease that came back shorter: what lies behind its new end is in nobody's reach. */
+static void test_behind_the_end(struct world *w)
+{
+	const struct pinlease_opts staged = { .mode = PINLEASE_MODE_STAGED };
+	struct pinlease_grant *grant;
+	struct pinlease_grant_opts o = { .size = sizeof(o), .off = WORLD_SIZE - SIM_PAGE };
+	struct pinlease *lease;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, &staged);
+	assert_int_equal(pinlease_grant_new(lease, &o, &grant), 0);
+	world_opener_in(sim_truncate(w->path, SIM_PAGE), SIM_S);
+	world_reach(lease, PINLEASE_ACTIVE);
+	assert_int_equal(world_view(lease).len, SIM_PAGE);
+	assert_int_equal(pinlease_grant_descriptor(grant, pair_buf, sizeof(pair_buf)), -ENODATA);
+	assert_int_equal(pinlease_sync(lease, 2 * SIM_PAGE, 0, 0), -ERANGE);
+	assert_int_equal(pinlease_sync(lease, 0, 0, 0), 0);
+	assert_int_equal(pinlease_grant_free(grant), 0);
+	world_close(w);
+}
+
 /* A guard that the kernel refuses: the reason says which of its refusals it was. */
 static void test_guard_refused(struct world *w)
 {
@@ -272,6 +331,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		world_test(test_nothing), world_test(test_of_a_lease),	  world_test(test_leases),
 		world_test(test_grants),  world_test(test_guard_refused), world_test(test_sizes),
+		world_test(test_hostile_answers), world_test(test_behind_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
