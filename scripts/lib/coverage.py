@@ -70,8 +70,8 @@ def merged(build):
 
 def explained(table):
     """(file, function) of the rows of the table."""
-    rows = re.findall(r"^\| `(lib/[\w.]+)` \| ((?:`\w+`(?:, )?)+) \|", table.read_text(), re.MULTILINE)
-    return {(file, name) for file, names in rows for name in re.findall(r"`(\w+)`", names)}
+    rows = re.findall(r"^\| `(lib/[\w.]+)` \| (\w+(?:, \w+)*) \|", table.read_text(), re.MULTILINE)
+    return {(file, name) for file, names in rows for name in names.split(", ")}
 
 
 def percent(part, whole):
