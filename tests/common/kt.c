@@ -256,7 +256,7 @@ __attribute__((noreturn)) static void room_main(int fd)
 {
 	struct sigaction term = { .sa_handler = undertake },
 			 chld = { .sa_handler = reap, .sa_flags = SA_RESTART };
-	struct pollfd asked = { .fd = fd, .events = POLLIN };
+	struct pollfd in = { .fd = fd, .events = POLLIN };
 	struct request req;
 
 	sigaction(SIGTERM, &term, NULL);
@@ -266,8 +266,7 @@ __attribute__((noreturn)) static void room_main(int fd)
 	if (getppid() != test_pid)
 		undertake(SIGTERM);
 	/* Not for long at a time: ThreadSanitizer keeps SIGCHLD back till a call that it knows of returns. */
-	while (poll(&asked, 1, 200) <= 0 ||
-	       (read(fd, &req, sizeof(req)) == (ssize_t)sizeof(req) && start_helper(&req)))
+	while (poll(&in, 1, 200) <= 0 || (read(fd, &req, sizeof(req)) == sizeof(req) && start_helper(&req)))
 		;
 	undertake(SIGTERM);
 	_exit(0);
