@@ -123,7 +123,7 @@ static void test_forked_child(struct world *w)
 {
 	struct pinlease *lease;
 	struct line l;
-	int status;
+	int status = -1;
 	pid_t pid;
 
 	world_open(w, PINLEASE_WRITE);
