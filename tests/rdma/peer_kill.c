@@ -103,6 +103,7 @@ static void peer_starts(struct owner *o)
 {
 	const struct pinlease_grant_opts go = { .size = sizeof(go), .len = FULL };
 	uint64_t before = atomic_load(&o->peer->acked), until;
+	unsigned char text[PINLEASE_MESSAGE_MAX];
 	struct rt_peer *p = o->peer;
 
 	atomic_store(&p->order, RT_REST);
@@ -113,6 +114,8 @@ static void peer_starts(struct owner *o)
 	p->slots = SLOTS;
 	rt_peer_connect(p, &o->dev, &o->qp);
 	rt_assert(!pinlease_grant_new(o->lease, &go, &o->grant), "grant_new");
+	/* Out from now on: a break waits for it. */
+	rt_assert(pinlease_grant_descriptor(o->grant, text, sizeof(text)) > 0, "grant_descriptor");
 	rt_assert(!pinlease_dma_begin(o->lease, 1, &o->gen), "dma_begin");
 	rt_peer_order(p, RT_STREAM);
 	until = kt_now() + LONG_MS * 1000000ull;
@@ -138,7 +141,7 @@ static void peer_dies(struct owner *o, unsigned int round)
 		open += atomic_load(&o->peer->slot[slot].posted) != atomic_load(&o->peer->slot[slot].acked);
 	rt_assert(open, "no write was in flight");
 	i = info(o);
-	rt_assert(i.state == PINLEASE_ACTIVE && i.gen == o->gen && i.in_flight == 1 && !i.late && !i.breaks,
+	rt_assert(i.state == PINLEASE_ACTIVE && i.gen == o->gen && i.in_flight == 2 && !i.late && !i.breaks,
 		  "state %u, gen %u, in flight %llu, late %llu, %llu breaks", i.state, i.gen,
 		  (unsigned long long)i.in_flight, (unsigned long long)i.late, (unsigned long long)i.breaks);
 	rt_assert(view(o).rkey == o->view.rkey && view(o).iova == o->view.iova, "another key");
