@@ -13,18 +13,17 @@
 
 #define ODP_SAFE_MTU 4096u /* with it, the packets of a page-aligned message are page-aligned */
 
-static int odp_capable(void *arg, const struct pinlease_pin *pin, uint32_t *reason)
+/* Each acquire comes here, and each question is a system call: what is known is not asked again. */
+static int odp_judge(struct ibv_pd *pd, uint32_t *mtu, uint32_t *reason)
 {
-	struct ibv_pd *pd = arg;
-	int err;
+	int err = pl_datacheck_is_known(pd->context) ? 0 : pl_verbs_odp_caps(pd->context);
 
-	(void)pin;
-	err = pl_verbs_odp_caps(pd->context);
 	if (err) {
 		*reason = PINLEASE_WHY_NO_ODP;
 		return err;
 	}
-	err = pl_datacheck_odp(pd);
+	*mtu = pl_datacheck_mtu(pd->context);
+	err = pl_datacheck_odp(pd, *mtu);
 	/* Out of memory says nothing about the device: another mode chosen for it would be an accident. */
 	if (err == -ENOMEM)
 		*reason = pl_backend_memory_reason();
@@ -33,14 +32,22 @@ static int odp_capable(void *arg, const struct pinlease_pin *pin, uint32_t *reas
 	return err;
 }
 
+static int odp_capable(void *arg, const struct pinlease_pin *pin, uint32_t *reason)
+{
+	uint32_t mtu;
+
+	(void)pin;
+	return odp_judge(arg, &mtu, reason);
+}
+
 int pl_odp_by_name_ok(struct ibv_pd *pd, uint32_t *reason)
 {
-	int err;
+	uint32_t mtu = 0;
+	int err = odp_judge(pd, &mtu, reason);
 
-	err = odp_capable(pd, NULL, reason);
 	if (!err || *reason != PINLEASE_WHY_DATA_CHECK)
 		return err;
-	return pl_datacheck_mtu(pd->context) >= ODP_SAFE_MTU ? 0 : err;
+	return mtu >= ODP_SAFE_MTU ? 0 : err;
 }
 
 static int odp_pin(void *arg, const struct pinlease_pin *pin, struct pinlease_handle *handle)

@@ -388,12 +388,13 @@ static struct check_known {
 static unsigned int check_known_count;
 static pthread_mutex_t check_mutex = PTHREAD_MUTEX_INITIALIZER;
 
+/* mtu 0: any. */
 static struct check_known *check_lookup(const char *name, uint64_t guid, uint32_t mtu)
 {
 	unsigned int i;
 
 	for (i = 0; i < CHECK_DEVICES && i < check_known_count; i++)
-		if (check_known[i].guid == guid && check_known[i].mtu == mtu &&
+		if (check_known[i].guid == guid && (!mtu || check_known[i].mtu == mtu) &&
 		    !strcmp(check_known[i].name, name))
 			return &check_known[i];
 	return NULL;
@@ -409,13 +410,22 @@ static void check_remember(const char *name, uint64_t guid, uint32_t mtu, int re
 	known->result = result;
 }
 
+bool pl_datacheck_is_known(struct ibv_context *context)
+{
+	bool known;
+
+	pthread_mutex_lock(&check_mutex);
+	known = check_lookup(pl_verbs_device_name(context), pl_verbs_device_guid(context), 0);
+	pthread_mutex_unlock(&check_mutex);
+	return known;
+}
+
 /* The mutex is held over the check, so that a second thread waits for the answer instead of measuring beside
  * it. */
-int pl_datacheck_odp(struct ibv_pd *pd)
+int pl_datacheck_odp(struct ibv_pd *pd, uint32_t mtu)
 {
 	const char *name = pl_verbs_device_name(pd->context);
 	uint64_t guid = pl_verbs_device_guid(pd->context);
-	uint32_t mtu = pl_datacheck_mtu(pd->context);
 	struct check_known *known;
 	int result;
 

@@ -139,7 +139,7 @@ static int device_new(int cmd_fd, int async_fd)
 {
 	struct fork_device *d;
 	struct pl_sys_stat st;
-	int r = pl_sys_stat(cmd_fd, &st);
+	int r = pl_sys_stat_id(cmd_fd, &st);
 
 	if (r)
 		return r;

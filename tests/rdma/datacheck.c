@@ -157,9 +157,9 @@ static void test_remembered(void **state)
 		kt_note("the device does no ODP");
 		return;
 	}
-	first = pl_datacheck_odp(dev.pd);
+	first = pl_datacheck_odp(dev.pd, pl_datacheck_mtu(dev.ctx));
 	before = qps_made;
-	assert_int_equal(pl_datacheck_odp(dev.pd), first);
+	assert_int_equal(pl_datacheck_odp(dev.pd, pl_datacheck_mtu(dev.ctx)), first);
 	assert_int_equal(qps_made, before);
 }
 

@@ -31,7 +31,7 @@ static void expect(struct ibv_pd *pd, int result, bool asked)
 {
 	unsigned int before = sim_device_qps(pd);
 
-	assert_int_equal(pl_datacheck_odp(pd), result);
+	assert_int_equal(pl_datacheck_odp(pd, pl_datacheck_mtu(pd->context)), result);
 	assert_int_equal(sim_device_qps(pd) > before, asked);
 }
 
