@@ -106,13 +106,16 @@ bool pl_event_put(struct pl_event_queue *q, struct pl_event_box *box, const stru
 /*
  * Apart from pl_event_put, so that the breaker can answer the kernel first. Under the
  * lock, and only if something is there still: an event set after a consumer had
- * emptied the queue would leave the fd readable with nothing behind it.
+ * emptied the queue would leave the fd readable with nothing behind it. Once is enough:
+ * the opener may be waiting for this very processor.
  */
 void pl_events_wake(struct pl_event_queue *q)
 {
 	pthread_mutex_lock(&q->lock);
-	if (!pl_list_empty(&q->boxes))
+	if (!pl_list_empty(&q->boxes) && !q->set) {
 		pl_sys_event_set(q->fd);
+		q->set = true;
+	}
 	pthread_mutex_unlock(&q->lock);
 }
 
@@ -157,8 +160,10 @@ static void queue_settle(struct pl_event_queue *q, struct pl_event_box *box)
 {
 	if (!box_count(box))
 		pl_list_del(&box->link);
-	if (pl_list_empty(&q->boxes))
+	if (pl_list_empty(&q->boxes) && q->set) {
 		pl_sys_event_clear(q->fd);
+		q->set = false;
+	}
 }
 
 struct pl_event_box *pl_event_next(struct pl_event_queue *q, struct pinlease_event *ev,

@@ -17,6 +17,7 @@ struct pl_event_queue {
 	pthread_mutex_t lock;	/* leaf; protects boxes and everything in them */
 	struct pl_list boxes;
 	int fd;			/* readable while boxes is not empty */
+	bool set;		/* it is readable: no need to make it so again */
 };
 
 struct pl_event_slot {

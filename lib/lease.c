@@ -122,10 +122,12 @@ static bool lease_drained(struct pinlease *lease)
 bool pl_lease_look(struct pinlease *lease, uint64_t now)
 {
 	struct pinlease_file *file = lease->file;
+	bool drained;
 
 	if (pl_lease_state(lease) != PINLEASE_BREAKING)
 		return false;
-	if (!lease_drained(lease)) {
+	drained = lease_drained(lease);
+	if (!drained) {
 		if (now < lease->until_ns)
 			return false;
 		/* What is cut off has to be counted, and the next generation told from it. */
@@ -136,7 +138,7 @@ bool pl_lease_look(struct pinlease *lease, uint64_t now)
 	lease_set_state(lease, PINLEASE_FENCING);
 	/* Nothing registered, nothing to write: it is fenced by being marked. */
 	if (!lease->reg_count && !pl_lease_writes_back(lease) && !lease->busy) {
-		lease->cut = pl_lease_in_flight(lease);
+		lease->cut = drained ? 0 : pl_lease_in_flight(lease);
 		lease->fenced = lease->written = true;
 		pl_lease_unhold(lease);
 	}
