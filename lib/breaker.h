@@ -21,6 +21,8 @@ struct pl_breaker {
 	pthread_mutex_t lock;	/* leaf; started, and what slow waits with */
 	pthread_cond_t cond;
 	bool started;		/* and runs: until stop is seen */
+	bool has_alarm;		/* constant once started */
+	timer_t alarm;		/* the signal that says stop */
 	_Atomic bool stop;
 };
 

@@ -283,6 +283,28 @@ int pl_sys_signal_thread(pthread_t thread, int signo)
 	return -pthread_kill(thread, signo);
 }
 
+/* A timer's signal is allocated with the timer; one that is sent is when it is sent, or is EAGAIN. */
+int pl_sys_alarm_new(int signo, timer_t *alarm)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = signo };
+
+	/* glibc has had a name for it since 2.41. */
+	event._sigev_un._tid = gettid();
+	return sys_ret(timer_create(CLOCK_MONOTONIC, &event, alarm));
+}
+
+void pl_sys_alarm_raise(timer_t alarm)
+{
+	const struct itimerspec at_once = { .it_value.tv_nsec = 1 };
+
+	timer_settime(alarm, 0, &at_once, NULL);
+}
+
+void pl_sys_alarm_free(timer_t alarm)
+{
+	timer_delete(alarm);
+}
+
 /* The new thread inherits the mask: no signal of the application's is ever delivered to it. */
 int pl_sys_thread_new(void *(*fn)(void *), void *arg, const char *name, pthread_t *out)
 {

@@ -92,6 +92,13 @@ int pl_sys_msync(void *addr, size_t len);	/* MS_SYNC */
 /* One signal of set with its info, until timeout_ns (relative) is over: signal number, -EAGAIN, -EINTR. */
 int pl_sys_wait_signal(const sigset_t *set, siginfo_t *info, uint64_t timeout_ns);
 int pl_sys_signal_thread(pthread_t thread, int signo);
+/*
+ * A signal to the calling thread that has its place in the queue from now on: raising it, once,
+ * cannot fail. -EAGAIN: the queue is full; -ENOMEM.
+ */
+int pl_sys_alarm_new(int signo, timer_t *alarm);
+void pl_sys_alarm_raise(timer_t alarm);
+void pl_sys_alarm_free(timer_t alarm);
 /* With all signals blocked. */
 int pl_sys_thread_new(void *(*fn)(void *), void *arg, const char *name, pthread_t *out);
 void pl_sys_thread_join(pthread_t thread);

@@ -36,6 +36,7 @@ struct sim_thread {
 	uint64_t until, since; /* since: a number of the wait, for first come, first served */
 	pthread_cond_t cv;
 	struct sim_signals *signals;
+	int alarm_signo;
 };
 
 enum sim_fd_kind { SIM_FD_FREE, SIM_FD_FILE, SIM_FD_EVENT, SIM_FD_ANCHOR };

@@ -153,6 +153,43 @@ int pl_sys_wait_signal(const sigset_t *set, siginfo_t *info, uint64_t timeout_ns
 	return r;
 }
 
+/* Its place in the queue is its own. The thread stands for it: it needs no more than one. */
+int pl_sys_alarm_new(int signo, timer_t *alarm)
+{
+	int r = sim_enter("alarm_new", SIM_FAST);
+
+	if (r)
+		return r;
+	sim_self->alarm_signo = signo;
+	*alarm = sim_self;
+	return 0;
+}
+
+void pl_sys_alarm_raise(timer_t alarm)
+{
+	siginfo_t info = { .si_code = SI_TIMER };
+	struct sim_thread *t;
+	struct pl_list *pos;
+
+	sim_enter("alarm_raise", SIM_FAST);
+	sim_lock();
+	pl_list_for_each (pos, &sim.threads) {
+		t = pl_container(pos, struct sim_thread, link);
+		if (t != alarm || t->exited)
+			continue;
+		info.si_signo = t->alarm_signo;
+		queue_put(t->signals, &info);
+		sim_wake(t->signals, true);
+	}
+	sim_unlock();
+}
+
+void pl_sys_alarm_free(timer_t alarm)
+{
+	(void)alarm;
+	sim_enter("alarm_free", SIM_FAST);
+}
+
 int pl_sys_signal_thread(pthread_t thread, int signo)
 {
 	int r = sim_enter("signal_thread", SIM_FAST);

@@ -32,6 +32,7 @@ struct fault {
 static const struct fault faults[] = {
 	{ .call = "add_seals", .err = { -EPERM, -EBUSY, -EINVAL } },
 	{ .call = "advise", .err = { -EFAULT, -EINVAL, -EHWPOISON, -ENOMEM, -EAGAIN } },
+	{ .call = "alarm_new", .err = { -EAGAIN, -ENOMEM } },
 	{ .call = "alloc", .err = { -ENOMEM } },
 	{ .call = "allocate", .err = { -ENOSPC, -EOPNOTSUPP, -EDQUOT, -EIO, -EPERM, -EFBIG } },
 	{ .call = "anchor_new", .err = { -ETOOMANYREFS, -EMFILE, -ENFILE, -ENOMEM } },

@@ -208,6 +208,31 @@ static void waits_are_relative_and_end(void **state)
 	assert_int_equal(pl_sys_wait_signal(&set, &info, PL_NEVER), SIGRTMAX - 2);
 }
 
+/* Where nothing that is sent fits any more. */
+static void an_alarm_has_its_place(void **state)
+{
+	struct rlimit before, none;
+	siginfo_t info;
+	timer_t alarm;
+	sigset_t set;
+
+	(void)state;
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMAX - 2);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	assert_int_equal(pl_sys_alarm_new(SIGRTMAX - 2, &alarm), 0);
+	assert_int_equal(getrlimit(RLIMIT_SIGPENDING, &before), 0);
+	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+	assert_int_equal(pl_sys_signal_thread(pthread_self(), SIGRTMAX - 2), -EAGAIN);
+	pl_sys_alarm_raise(alarm);
+	assert_int_equal(pl_sys_wait_signal(&set, &info, PL_NEVER), SIGRTMAX - 2);
+	assert_int_equal(info.si_code, SI_TIMER);
+	pl_sys_alarm_free(alarm);
+	assert_int_equal(pl_sys_alarm_new(SIGRTMAX - 2, &alarm), -EAGAIN);
+	assert_int_equal(setrlimit(RLIMIT_SIGPENDING, &before), 0);
+}
+
 static void conditions_are_monotonic(void **state)
 {
 	pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -307,6 +332,7 @@ int main(void)
 		cmocka_unit_test(mappings_are_read_right),
 		cmocka_unit_test(walks_stop_when_told),
 		cmocka_unit_test(waits_are_relative_and_end),
+		cmocka_unit_test(an_alarm_has_its_place),
 		cmocka_unit_test(conditions_are_monotonic),
 		cmocka_unit_test(threads_take_no_signals),
 		cmocka_unit_test(text_is_cut_and_ended),
