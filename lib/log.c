@@ -28,11 +28,13 @@ void pl_log_init(struct pl_log *log, void (*fn)(void *arg, int level, const char
 	}
 }
 
-void pl_log_line(const struct pl_log *log, int level, const char *fmt, ...)
+void pl_log_write(const struct pl_log *log, int level, const char *fmt, ...)
 {
 	char line[LOG_LINE];
 	va_list ap;
 
+	if (!log->fn)
+		return;
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);

@@ -3,8 +3,6 @@
 #ifndef PL_LOG_H
 #define PL_LOG_H
 
-#include "util.h"
-
 struct pl_log {
 	void (*fn)(void *arg, int level, const char *msg);	/* NULL: nobody listens */
 	void *arg;
@@ -13,14 +11,7 @@ struct pl_log {
 /* Without fn, PINLEASE_LOG=LEVEL in the environment sends what is at most that level to standard error. */
 void pl_log_init(struct pl_log *log, void (*fn)(void *arg, int level, const char *msg), void *arg);
 /* Longer messages are cut. Calls the application: not with a lock held that its callback could need. */
-void pl_log_line(const struct pl_log *log, int level, const char *fmt, ...)
+void pl_log_write(const struct pl_log *log, int level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-
-/* What it would say is not even looked up while nobody listens: it stands on the break path. */
-#define pl_log_write(log, ...)                               \
-	do {                                                 \
-		if (pl_unlikely((log)->fn))                  \
-			pl_log_line((log), __VA_ARGS__);     \
-	} while (0)
 
 #endif
