@@ -335,7 +335,8 @@ void x_props_idle(void)
 	uint32_t i;
 
 	x_props_step();
-	for (i = 0; i < x_plan.leases; i++) {
+	/* Stopped, it may be between the state and the event. */
+	for (i = 0; i < x_plan.leases && !sim.stopped; i++) {
 		w = &watches[i];
 		if (w->lease && w->lost_gen && w->told_gen < w->lost_gen && !lost_is_queued(w->lease))
 			sim_violate("I4", "lease %u was LOST in generation %u, and no event says so", i,
