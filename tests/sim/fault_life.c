@@ -28,6 +28,7 @@ const struct fault_scene fault_scenes[] = {
 	{ .name = "read", .fs = SIM_EXT4, .acts = ACT_READS | ACT_NAME, .opts = USUAL },
 	{ .name = "sealed", .fs = SIM_TMPFS, .guard = PINLEASE_GUARD_SEAL, .acts = ACT_SEALED,
 	  .opts = USUAL },
+	{ .name = "no room for signals", .fs = SIM_TMPFS, .acts = ACT_FULL, .opts = USUAL },
 	{ .name = "open elsewhere", .fs = SIM_TMPFS, .acts = ACT_OTHER, .opts = USUAL },
 	{ .name = "on demand", .fs = SIM_EXT4, .odp = SIM_ODP_GOOD, .acts = ACT_CHANGE,
 	  .opts = { .mode = PINLEASE_MODE_ODP, .deadline_ms = DEADLINE } },
@@ -213,7 +214,10 @@ void life_begin(struct fault_life *l)
 	struct pinlease_file_opts opts = { .size = sizeof(opts), .guard = l->scene->guard };
 	bool two = l->scene->acts & ACT_TWO;
 
+	if (l->scene->acts & ACT_FULL)
+		sim_signal_room(0);
 	told(l, "pinlease_ctx_new", pinlease_ctx_new(NULL, &l->ctx));
+	sim_signal_room(1000);
 	if (!l->ctx)
 		return;
 	if (l->scene->acts & ACT_PROBE)

@@ -29,6 +29,7 @@ enum fault_act {
 	ACT_STOPPED = 4096, /* the process is, for longer than the kernel waits */
 	ACT_OTHER = 8192,   /* somebody else has the file open at first */
 	ACT_NAME = 16384,   /* the file is moved, and moved back */
+	ACT_FULL = 32768,   /* the queue of signals is full while the ctx is made */
 };
 
 struct fault_scene {

@@ -160,6 +160,11 @@ int pl_sys_alarm_new(int signo, timer_t *alarm)
 
 	if (r)
 		return r;
+	sim_lock();
+	r = sim.signals_pending < sim.signal_room ? 0 : -EAGAIN;
+	sim_unlock();
+	if (r)
+		return r;
 	sim_self->alarm_signo = signo;
 	*alarm = sim_self;
 	return 0;
