@@ -31,7 +31,7 @@ static uint64_t break_until(const struct pinlease_file *file, const struct pinle
 	if (limit == PL_NEVER)
 		return pl_add_sat(now, pl_lease_deadline(lease));
 	/* What has to be written back afterwards needs its time, too. */
-	drain = lease->staged && lease->staged->reserved ?
+	drain = pl_lease_reserved(lease) ?
 			pl_budget_drain(file->disk, limit, pl_lease_deadline(lease)) :
 			limit - pl_budget_margin(limit);
 	return pl_min_u64(pl_add_sat(now, pl_lease_deadline(lease)), file->unbroken_ns + drain);

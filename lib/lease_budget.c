@@ -113,7 +113,7 @@ int pl_lease_reserve(struct pinlease *lease, struct pinlease_why *why)
 
 void pl_lease_unreserve(struct pinlease *lease)
 {
-	if (!lease->staged || !lease->staged->reserved)
+	if (!pl_lease_reserved(lease))
 		return;
 	pl_disk_return(&lease->file->env->disks, lease->file->disk, lease->range.len, lease_told(lease));
 	lease->staged->reserved = false;

@@ -27,7 +27,7 @@ static uint64_t flush_share(struct pinlease *lease)
 	uint64_t share;
 
 	/* The state first: before it is ACTIVE the rest is its acquire's. */
-	if (pl_lease_state(lease) != PINLEASE_ACTIVE || !lease->staged || !lease->staged->reserved ||
+	if (pl_lease_state(lease) != PINLEASE_ACTIVE || !pl_lease_reserved(lease) ||
 	    !(lease->flags & PINLEASE_L_DIRTY_TOLD))
 		return PL_NEVER;
 	share = pl_disk_share(lease->file->disk, lease->range.len, pl_lease_window(lease));

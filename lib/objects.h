@@ -176,6 +176,12 @@ static inline enum pinlease_state pl_lease_state(struct pinlease *lease)
 	return pl_account_state(&lease->account);
 }
 
+/* Under the file's lock: has it a share of the disk's budget? */
+static inline bool pl_lease_reserved(const struct pinlease *lease)
+{
+	return lease->staged && lease->staged->reserved;
+}
+
 /* Staged memory that somebody writes: there may be something to write back. */
 static inline bool pl_lease_writes_back(const struct pinlease *lease)
 {

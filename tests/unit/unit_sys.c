@@ -191,6 +191,13 @@ static void walks_stop_when_told(void **state)
 	assert_int_equal(open_fds(), fds);
 }
 
+static void block_signal(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGRTMAX - 2);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
 static void waits_are_relative_and_end(void **state)
 {
 	uint64_t now = pl_sys_now();
@@ -198,9 +205,7 @@ static void waits_are_relative_and_end(void **state)
 	sigset_t set;
 
 	(void)state;
-	sigemptyset(&set);
-	sigaddset(&set, SIGRTMAX - 2);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	block_signal(&set);
 	assert_int_equal(pl_sys_wait_signal(&set, &info, 20 * PL_NS_PER_MS), -EAGAIN);
 	assert_true(pl_sys_now() - now >= 20 * PL_NS_PER_MS);
 	assert_int_equal(pl_sys_wait_signal(&set, &info, 0), -EAGAIN);
@@ -217,9 +222,7 @@ static void an_alarm_has_its_place(void **state)
 	sigset_t set;
 
 	(void)state;
-	sigemptyset(&set);
-	sigaddset(&set, SIGRTMAX - 2);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	block_signal(&set);
 	assert_int_equal(pl_sys_alarm_new(SIGRTMAX - 2, &alarm), 0);
 	assert_int_equal(getrlimit(RLIMIT_SIGPENDING, &before), 0);
 	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = before.rlim_max };
