@@ -58,7 +58,9 @@ static void lease_lose(struct pinlease *lease, int err)
 	} else {
 		lease->redirty = true;
 	}
-	lease->losses++;
+	/* Untold stays untold, however many there are. */
+	if (++lease->losses == lease->losses_told)
+		lease->losses++;
 	lease->loss_err = (int16_t)err;
 }
 

@@ -366,6 +366,25 @@ static void test_beside_release(struct world *w)
 }
 
 /* The pages themselves are the file's: nobody knows what was lost, so all of them are made dirty again. */
+/* As often as its counter holds, and nobody has asked meanwhile. */
+static void test_lost_again_and_again(struct world *w)
+{
+	struct pinlease *pinned, *other;
+	unsigned int i;
+
+	world_open(w, PINLEASE_WRITE);
+	pinned = world_lease(w, 0, 4 * SIM_PAGE, NULL);
+	other = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
+	world_write_told(other, 0, SIM_PAGE, 31);
+	sim_fail("datasync", 1, -EIO, 0);
+	for (i = 0; i <= UINT16_MAX; i++)
+		assert_int_equal(pinlease_sync(other, 0, 0, 0), -EIO);
+	sim_clear();
+	assert_int_equal(world_sync(pinned), -EIO);
+	assert_int_equal(world_sync(pinned), 0);
+	world_close(w);
+}
+
 static void test_pinned(struct world *w)
 {
 	struct pinlease *pinned, *other;
@@ -419,6 +438,7 @@ int main(void)
 		world_test(test_writing_beside_fdatasync),
 		world_test(test_lost_beside_a_break),
 		world_test(test_beside_release),
+		world_test(test_lost_again_and_again),
 		world_test(test_pinned),
 	};
 
