@@ -16,7 +16,7 @@
 #include "kt_private.h"
 
 #define DAX_DEVICES  "/sys/bus/dax/devices"
-#define DAX_SOON_MS  5000u
+#define DAX_SOON_MS  30000u
 
 static int read_line(const char *path, char *line, int size)
 {
