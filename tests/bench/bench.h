@@ -46,6 +46,14 @@ extern const struct bench_row bench_begin_end[], bench_break[], bench_break_10k[
 	bench_writeback[], bench_bystander[];
 
 uint64_t bench_now(void);
+/* ns since then, which is what is measured of the side whose turn it is. */
+uint64_t bench_took(uint64_t began);
+void bench_turn(bool ours);
+/* The same where another process has looked at the clock. */
+void bench_span(uint64_t began, uint64_t ended);
+/* Keeps and writes when that was: a line each, "ours" or "floor", from and to, in ns. */
+int bench_spans_keep(void);
+int bench_spans_write(const char *path);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */
 void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n,
 		 struct bench_result *out);

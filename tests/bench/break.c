@@ -103,18 +103,27 @@ static int settle(struct breaks *b)
 	return -ETIMEDOUT;
 }
 
+static int blocked(struct breaks *b, const char *path, double *us)
+{
+	int r = opener_truncate(&b->opener, path, us);
+
+	if (!r)
+		opener_span(&b->opener);
+	return r;
+}
+
 static int our_break(void *state, double *us)
 {
 	struct breaks *b = state;
 
-	return opener_truncate(&b->opener, b->our_path, us);
+	return blocked(b, b->our_path, us);
 }
 
 static int bare_break(void *state, double *us)
 {
 	struct breaks *b = state;
 
-	return opener_truncate(&b->opener, b->bare_path, us);
+	return blocked(b, b->bare_path, us);
 }
 
 static int break_sample(void *state, unsigned int n, double *ours, double *floor)

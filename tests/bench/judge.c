@@ -131,10 +131,13 @@ int bench_in_turns(void *state, unsigned int n, double *ours, double *floor,
 		   int (*our_one)(void *state, double *figure), int (*bare_one)(void *state, double *figure))
 {
 	bool first = n & 1;
-	int r = first ? our_one(state, ours) : bare_one(state, floor);
+	int r;
 
+	bench_turn(first);
+	r = first ? our_one(state, ours) : bare_one(state, floor);
 	if (r)
 		return r;
+	bench_turn(!first);
 	return first ? bare_one(state, floor) : our_one(state, ours);
 }
 

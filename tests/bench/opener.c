@@ -14,7 +14,7 @@ struct opener_orders {
 	_Atomic unsigned int asked, done;
 	_Atomic bool end;
 	char path[KT_PATH_MAX];
-	uint64_t ns;
+	uint64_t began, ended;
 	int err;
 };
 
@@ -22,7 +22,6 @@ static int opener_main(const void *arg)
 {
 	struct opener_orders *o;
 	unsigned int seen = 0;
-	uint64_t t0;
 
 	memcpy(&o, arg, sizeof(o));
 	for (;;) {
@@ -31,9 +30,9 @@ static int opener_main(const void *arg)
 		seen++;
 		if (atomic_load(&o->end))
 			return 0;
-		t0 = bench_now();
+		o->began = bench_now();
 		o->err = truncate(o->path, OPENER_BYTES) ? -errno : 0;
-		o->ns = bench_now() - t0;
+		o->ended = bench_now();
 		atomic_store(&o->done, seen);
 	}
 }
@@ -60,8 +59,13 @@ int opener_truncate(struct opener *o, const char *path, double *us)
 			return -ETIMEDOUT;
 		usleep(20);
 	}
-	*us = (double)o->orders->ns / 1e3;
+	*us = (double)(o->orders->ended - o->orders->began) / 1e3;
 	return o->orders->err;
+}
+
+void opener_span(const struct opener *o)
+{
+	bench_span(o->orders->began, o->orders->ended);
 }
 
 void opener_end(struct opener *o)

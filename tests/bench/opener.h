@@ -17,6 +17,8 @@ struct opener {
 int opener_start(struct opener *o);
 /* The time of truncate(path), in us: 0, -errno, -ETIMEDOUT. */
 int opener_truncate(struct opener *o, const char *path, double *us);
+/* It is what was measured: to the spans (bench.h). */
+void opener_span(const struct opener *o);
 void opener_end(struct opener *o);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * pinlease-bench [--guest] [--json FILE] [--only NAME] [--list]: measures the rows of this machine,
- * or with --guest those that need an RDMA device, and prints a table.
+ * pinlease-bench [--guest] [--json FILE] [--only NAME] [--spans FILE] [--list]: measures the rows of
+ * this machine, or with --guest those that need an RDMA device, and prints a table. --spans: when
+ * each side was measured, as CLOCK_MONOTONIC has it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@ struct measured {
 };
 
 struct wanted {
-	const char *json, *only;
+	const char *json, *only, *spans;
 	bool guest;
 };
 
@@ -138,7 +139,8 @@ static int write_json(const char *path, const struct measured *m, unsigned int c
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: pinlease-bench [--guest] [--json FILE] [--only NAME] [--list]\n");
+	fprintf(stderr,
+		"usage: pinlease-bench [--guest] [--json FILE] [--only NAME] [--spans FILE] [--list]\n");
 	return 2;
 }
 
@@ -214,11 +216,17 @@ static int run(const struct wanted *w)
 	int failed;
 
 	print_head(w);
+	if (w->spans && bench_spans_keep())
+		return 1;
 	failed = measure_all(w, m, &count);
 	if (!count && !failed)
 		return usage();
 	if (w->json && write_json(w->json, m, count)) {
 		fprintf(stderr, "%s cannot be written\n", w->json);
+		return 1;
+	}
+	if (w->spans && bench_spans_write(w->spans)) {
+		fprintf(stderr, "%s cannot be written\n", w->spans);
 		return 1;
 	}
 	return failed ? 1 : 0;
@@ -239,6 +247,8 @@ int main(int argc, char **argv)
 			w.json = argv[++i];
 		else if (!strcmp(argv[i], "--only") && i + 1 < argc)
 			w.only = argv[++i];
+		else if (!strcmp(argv[i], "--spans") && i + 1 < argc)
+			w.spans = argv[++i];
 		else
 			return usage();
 	}

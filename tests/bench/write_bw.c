@@ -78,7 +78,7 @@ static int batch(struct stream *s, bool counted, double *rate)
 			r = 0;
 		}
 	}
-	*rate = (double)s->batch * s->size / 1048576.0 / ((double)(bench_now() - t0) / 1e9);
+	*rate = (double)s->batch * s->size / 1048576.0 / ((double)bench_took(t0) / 1e9);
 	return r < 0 ? r : 0;
 }
 

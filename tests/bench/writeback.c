@@ -109,7 +109,7 @@ static int timed(struct writeback *b, int (*way)(struct writeback *b), double *r
 		change_pages(b);
 	start = bench_now();
 	r = way(b);
-	*rate = RANGE / 1048576.0 / ((double)(bench_now() - start) / 1e9);
+	*rate = RANGE / 1048576.0 / ((double)bench_took(start) / 1e9);
 	return r;
 }
 
