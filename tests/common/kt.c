@@ -373,7 +373,7 @@ struct kt_call *kt_call_start(int (*fn)(const void *arg), const void *arg, size_
 	if (len)
 		memcpy(req.arg, arg, len);
 	if (write(request_fd, &req, sizeof(req)) != (ssize_t)sizeof(req) ||
-	    !sem_seen(&call->started, 10000)) {
+	    !sem_seen(&call->started, KT_LONG)) {
 		call->state = SLOT_FREE;
 		return NULL;
 	}
@@ -399,7 +399,7 @@ static bool asleep(pid_t pid)
 int kt_call_blocked(struct kt_call *call, unsigned int ms)
 {
 	/* On a busy machine it may take longer than ms before it gets as far as to fall asleep. */
-	for (int more = 0; more < 1000; more++) {
+	for (unsigned int more = 0; more < KT_LONG; more++) {
 		if (sem_seen(&call->done, more ? 1 : ms) || call->pid <= 0)
 			return 0;
 		if (asleep(call->pid))
@@ -429,7 +429,7 @@ void kt_call_kill(struct kt_call *call)
 
 	if (pid > 0)
 		kill(pid, SIGKILL);
-	sem_seen(&call->exited, 10000);
+	sem_seen(&call->exited, KT_LONG);
 }
 
 void kt_call_end(struct kt_call *call)
@@ -439,7 +439,7 @@ void kt_call_end(struct kt_call *call)
 	if (!kt_call_done(call, 0))
 		kt_call_kill(call);
 	sem_post(&call->leave);
-	if (!kt_call_exited(call, 5000))
+	if (!kt_call_exited(call, KT_LONG))
 		kt_call_kill(call);
 	__atomic_store_n(&call->state, SLOT_FREE, __ATOMIC_RELEASE);
 }

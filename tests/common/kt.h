@@ -27,6 +27,7 @@
 #define KT_PATH_MAX   96
 #define KT_DEVICE_MAX 32
 #define KT_SKIP	      77
+#define KT_LONG	      30000u /* ms: so long that only a hang takes it, whatever the load */
 
 /* 0, or exits with a message: a test without its helpers can say nothing. */
 void kt_init(void);

@@ -230,7 +230,7 @@ int kt_do(struct kt_qp *q, enum ibv_wr_opcode opcode, const void *local, uint32_
 	int ret = kt_post(q, opcode, 0, local, lkey, len, remote, rkey);
 
 	if (!ret)
-		ret = kt_poll(q, 5000, &wc);
+		ret = kt_poll(q, KT_LONG, &wc);
 	if (ret <= 0)
 		return ret ? ret : -ETIMEDOUT;
 	return wc.status == IBV_WC_SUCCESS ? 0 : -(1000 + (int)wc.status);

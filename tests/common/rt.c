@@ -12,7 +12,7 @@
 
 #define PEER_FRESH    0x6b6b6b6b6b6b6b6bull	/* what kt_file fills a file with */
 #define PEER_NAP_US   100
-#define PEER_FLUSH_NS 3000000000ull
+#define PEER_LONG_NS  (KT_LONG * 1000000ull)
 
 struct peer_write {
 	uint64_t posted_ns;
@@ -140,7 +140,7 @@ static void peer_stream(struct peer_end *e)
 			rt_assert(!peer_post(e), "ibv_post_send: %s", strerror(errno));
 		peer_poll(e);
 	}
-	until = kt_now() + PEER_FLUSH_NS;
+	until = kt_now() + PEER_LONG_NS;
 	while (e->head != e->tail) {
 		peer_poll(e);
 		rt_assert(kt_now() < until, "%u writes never completed", e->head - e->tail);
@@ -204,7 +204,7 @@ struct kt_call *rt_peer_start(struct rt_peer *peer)
 
 	call = kt_call_start(peer_main, &peer, sizeof(peer));
 	rt_assert(call, "no process for the peer");
-	rt_assert(rt_peer_reached(peer, RT_READY, 10000), "the peer did not start");
+	rt_assert(rt_peer_reached(peer, RT_READY, KT_LONG), "the peer did not start");
 	return call;
 }
 
@@ -228,14 +228,14 @@ bool rt_peer_reached(struct rt_peer *peer, enum rt_peer_state state, unsigned in
 void rt_peer_rest(struct rt_peer *peer)
 {
 	rt_peer_order(peer, RT_REST);
-	rt_assert(rt_peer_reached(peer, RT_READY, 10000), "the peer does not rest: status %u",
+	rt_assert(rt_peer_reached(peer, RT_READY, KT_LONG), "the peer does not rest: status %u",
 		  atomic_load(&peer->error));
 }
 
 void rt_peer_connect(struct rt_peer *peer, struct kt_rdma *dev, struct kt_qp *qp)
 {
 	uint32_t before = atomic_load(&peer->connects);
-	uint64_t until = kt_now() + PEER_FLUSH_NS;
+	uint64_t until = kt_now() + PEER_LONG_NS;
 
 	rt_qp_new(dev, qp);
 	peer->owner = qp->ep;

@@ -235,7 +235,7 @@ static int die_once(enum scene_fs which, bool fifo_first, bool anchored)
 	keep = open(a.fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	owner = kt_call_start(die_holding, &a, sizeof(a));
 	assert_non_null(owner);
-	assert_int_equal(kt_call_done(owner, 10 * SCENE_LONG), 1);
+	assert_int_equal(kt_call_done(owner, KT_LONG), 1);
 	assert_int_equal(owner->ret, 0);
 	breaker = kt_call_start(truncate_and_look, &a, sizeof(a));
 	assert_non_null(breaker);

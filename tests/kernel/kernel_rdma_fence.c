@@ -19,8 +19,10 @@
 #define CHUNK	(64u << 10)
 #define FLIGHT	8
 #define SETTLE	20 /* ms: whatever is on its way has arrived by then */
+#define MISSED	20 /* rounds that come too late, at most */
 
-/* A peer that writes owner memory from its start on; SIZE takes it far longer than any test waits. */
+/* A peer that writes owner memory from its start on; SIZE takes it far longer than any test waits, unless only
+ * the test's thread stands still for a moment: such a round says nothing. */
 struct traffic {
 	struct kt_pair pair;
 	char *memory, *buf;
@@ -127,7 +129,7 @@ static void in_full_flight(struct traffic *t)
 
 static void ibv_dereg_mr_is_a_fence(void **state)
 {
-	unsigned int acked = 0, failed = 0, rounds = pl_rounds(PL_R_kernel_fence_rounds);
+	unsigned int acked = 0, failed = 0, missed = 0, rounds = pl_rounds(PL_R_kernel_fence_rounds);
 
 	(void)state;
 	for (unsigned int round = 0; round < rounds; round++) {
@@ -139,10 +141,15 @@ static void ibv_dereg_mr_is_a_fence(void **state)
 		assert_int_equal(ibv_dereg_mr(t.mr), 0);
 		then = frontier(&t);
 		t.mr = NULL;
-		assert_true(then < SIZE);
 		assert_int_equal(late_bytes(&t, then), 0);
 		assert_int_equal(pthread_join(t.thread, NULL), 0);
 		assert_int_equal(late_bytes(&t, then), 0);
+		if (then == SIZE) {
+			assert_true(++missed < MISSED);
+			rounds++;
+			traffic_drop(&t);
+			continue;
+		}
 		assert_true(t.acked && t.failed);
 		acked += t.acked;
 		failed += t.failed;
@@ -151,18 +158,30 @@ static void ibv_dereg_mr_is_a_fence(void **state)
 	print_message("%u writes acknowledged, %u cut off\n", acked, failed);
 }
 
-static void without_a_fence_the_writes_go_on(void **state)
+static bool goes_on(void)
 {
 	struct traffic t;
+	size_t then;
+	bool late;
 
-	(void)state;
 	traffic_make(&t, KT_ACCESS_WRITE);
 	in_full_flight(&t);
-	assert_true(late_bytes(&t, frontier(&t)) > 0);
+	then = frontier(&t);
+	late = late_bytes(&t, then) > 0;
 	assert_int_equal(ibv_dereg_mr(t.mr), 0);
 	t.mr = NULL;
 	assert_int_equal(pthread_join(t.thread, NULL), 0);
 	traffic_drop(&t);
+	return late;
+}
+
+static void without_a_fence_the_writes_go_on(void **state)
+{
+	unsigned int missed = 0;
+
+	(void)state;
+	while (!goes_on())
+		assert_true(++missed < MISSED);
 }
 
 /* The peer stops its own queue pair in the middle of long messages and polls the last flush completion: is it
@@ -185,9 +204,9 @@ static size_t late_after_peer_error(void)
 	assert_int_equal(ibv_modify_qp(t.pair.peer.qp, &attr, IBV_QP_STATE), 0);
 	for (uint64_t at = 0; at < SIZE; at += MESSAGE)
 		assert_int_equal(kt_poll(&t.pair.peer, SCENE_LONG, &wc), 1);
-	assert_int_equal(wc.status, IBV_WC_WR_FLUSH_ERR);
 	late = frontier(&t);
 	assert_true(late > CHUNK);
+	assert_true(wc.status == IBV_WC_WR_FLUSH_ERR || late == SIZE);
 	late = late_bytes(&t, late);
 	traffic_drop(&t);
 	return late;
@@ -309,8 +328,10 @@ static int write_to_nobody(bool seven_retries, int ms)
 	int n;
 
 	rdma.stubborn = seven_retries;
+	rdma.patient = false;
 	traffic_make(&t, KT_ACCESS_WRITE);
 	rdma.stubborn = false;
+	rdma.patient = true;
 	assert_int_equal(write_once(&t), 0);
 	kt_qp_drop(&t.pair.owner);
 	assert_int_equal(kt_post(&t.pair.peer, IBV_WR_RDMA_WRITE, 0, t.buf, t.buf_mr->lkey, CHUNK,

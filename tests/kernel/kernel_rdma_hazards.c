@@ -127,7 +127,7 @@ static void with_odp_fsync_alone_makes_the_second_write_durable(void **state)
 /* The responder gets there after it has told the requester. */
 static int state_soon(struct kt_qp *q, int want)
 {
-	for (int ms = 0; ms < 500 && kt_qp_state(q) != want; ms++)
+	for (int ms = 0; ms < SCENE_LONG && kt_qp_state(q) != want; ms++)
 		kt_sleep_ms(1);
 	return kt_qp_state(q);
 }

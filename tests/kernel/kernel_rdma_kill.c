@@ -148,7 +148,7 @@ static struct kt_call *owner_start(struct owner_arg *a, struct writer *w)
 	scene_file(TMPFS, a->path);
 	owner = kt_call_start(own, a, sizeof(*a));
 	assert_non_null(owner);
-	assert_int_equal(kt_call_done(owner, 10 * SCENE_LONG), 1);
+	assert_int_equal(kt_call_done(owner, KT_LONG), 1);
 	assert_int_equal(owner->ret, 0);
 	assert_int_equal(kt_qp_connect(&rdma, &w->qp, &a->meeting->owner), 0);
 	return owner;
@@ -210,6 +210,15 @@ static void with_an_anchor_no_write_succeeds_after_truncate_returned(void **stat
 	}
 }
 
+/* The peer learns of each death by its retries. */
+static int setup(void **state)
+{
+	int ret = rdma_setup(state);
+
+	rdma.patient = false;
+	return ret;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -218,5 +227,5 @@ int main(void)
 	};
 
 	kt_init();
-	return cmocka_run_group_tests(tests, rdma_setup, rdma_teardown);
+	return cmocka_run_group_tests(tests, setup, rdma_teardown);
 }

@@ -339,7 +339,7 @@ static void *wait_for_sigio(void *arg)
 {
 	volatile int *taken = arg;
 
-	while (*taken < SENT && kt_sig_wait(SIGIO, 500, NULL))
+	while (*taken < SENT && kt_sig_wait(SIGIO, SCENE_LONG, NULL))
 		(*taken)++;
 	return NULL;
 }
@@ -361,7 +361,7 @@ static void sigtimedwait_takes_process_directed_signals_from_a_signalfd(void **s
 	assert_int_equal(pthread_create(&thread, NULL, wait_for_sigio, (void *)&taken), 0);
 	for (int i = 0; i < SENT; i++) {
 		assert_int_equal(kill(getpid(), SIGIO), 0);
-		for (int ms = 0; ms < 500 && taken <= i; ms++)
+		for (int ms = 0; ms < SCENE_LONG && taken <= i; ms++)
 			kt_sleep_ms(1);
 	}
 	assert_int_equal(pthread_join(thread, NULL), 0);

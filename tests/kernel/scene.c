@@ -18,6 +18,7 @@ int scene_setup(void **state)
 	if (geteuid())
 		kt_skip("mounting scratch file systems needs root");
 	for_each_fs(which) assert_int_equal(kt_fs_make(&mounted[which], types[which], 64), 0);
+	assert_int_equal(kt_break_time(SCENE_TIME), 0);
 	return kt_sig_block(SCENE_SIG);
 }
 

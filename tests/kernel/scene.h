@@ -18,7 +18,8 @@
 #define SCENE_SIZE (64u << 10) /* of every file a test makes, unless it says otherwise */
 #define SCENE_SIG  (SIGRTMIN + 2)
 #define SCENE_MS   10	/* long enough for a helper that is going to fall asleep to be asleep */
-#define SCENE_LONG 3000 /* ms; only a failing test waits that long */
+#define SCENE_LONG 20000 /* ms; only a failing test waits that long, and for less than SCENE_TIME */
+#define SCENE_TIME 45	 /* s, lease-break-time unless a test sets its own */
 
 enum scene_fs { TMPFS, EXT4, XFS, BTRFS, SCENE_FS_COUNT };
 

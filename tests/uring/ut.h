@@ -23,7 +23,7 @@
 #define UT_BLOCK  4096u
 #define UT_BLOCKS 64u			/* of a test file, unless said otherwise */
 #define UT_LEN	  (UT_BLOCK * UT_BLOCKS)
-#define UT_LONG	  30000u		/* ms: so long that only a hang takes it, whatever the load */
+#define UT_LONG	  KT_LONG
 
 struct ut {
 	struct pinlease_ctx *ctx;
