@@ -21,8 +21,10 @@
 #define SETTLE	20 /* ms: whatever is on its way has arrived by then */
 #define MISSED	20 /* rounds that come too late, at most */
 
-/* A peer that writes owner memory from its start on; SIZE takes it far longer than any test waits, unless only
- * the test's thread stands still for a moment: such a round says nothing. */
+/*
+ * A peer that writes owner memory from its start on; SIZE takes it far longer than any test waits,
+ * unless the test's thread alone stands still for a moment: such a round says nothing.
+ */
 struct traffic {
 	struct kt_pair pair;
 	char *memory, *buf;

@@ -119,7 +119,7 @@ static void scene_bare(void)
 	struct ibv_mr *mr = registered(mapped(NULL), SIZE);
 
 	must(fake_made(mr));
-	must(ended(truncater(0), 10000) && size_now() == 0);
+	must(ended(truncater(0), PATIENCE_MS) && size_now() == 0);
 	must(fake_live() == 1);
 	must(!ibv_dereg_mr(mr) && !fake_live());
 }
@@ -131,7 +131,7 @@ static void scene_revoke(void)
 
 	mr = registered(mapped(&fd), SIZE);
 	must(leased(fd, F_WRLCK) && fake_live() == 1 && fake_registered() == 1 && !fake_made(mr));
-	must(ended(truncater(0), 10000) && size_now() == 0);
+	must(ended(truncater(0), PATIENCE_MS) && size_now() == 0);
 	must(!fake_live() && leased(fd, F_UNLCK));
 	must(mr->lkey && mr->length == SIZE);
 	must(!ibv_dereg_mr(mr) && !fake_live());
@@ -147,7 +147,7 @@ static void scene_closed(void)
 	struct ibv_mr *mr = registered(mapped(NULL), SIZE);
 
 	must(fake_live() == 1);
-	must(ended(truncater(PAGE), 10000) && size_now() == PAGE && !fake_live());
+	must(ended(truncater(PAGE), PATIENCE_MS) && size_now() == PAGE && !fake_live());
 	must(!ibv_dereg_mr(mr));
 }
 
@@ -175,7 +175,7 @@ static void scene_read(void)
 	struct ibv_mr *mr = ibv_reg_mr(fake_pd(), p, SIZE, IBV_ACCESS_REMOTE_READ);
 
 	must(mr && leased(fd, F_RDLCK));
-	must(ended(truncater(0), 10000) && !fake_live());
+	must(ended(truncater(0), PATIENCE_MS) && !fake_live());
 	must(!ibv_dereg_mr(mr));
 }
 
@@ -195,7 +195,7 @@ static void scene_protection(void)
 	p = file_map(fd, PROT_READ);
 	mr = ibv_reg_mr(fake_pd(), p, SIZE, IBV_ACCESS_REMOTE_READ);
 	must(mr && leased(fd, F_WRLCK) && !fstat(fd, &st) && st.st_blocks >= (blkcnt_t)(SIZE / 512));
-	must(ended(truncater(0), 10000) && !fake_live() && !ibv_dereg_mr(mr));
+	must(ended(truncater(0), PATIENCE_MS) && !fake_live() && !ibv_dereg_mr(mr));
 	must(!ftruncate(fd, SIZE));
 	mr = registered(p, SIZE);
 	must(fake_made(mr) && leased(fd, F_UNLCK) && !ibv_dereg_mr(mr));
@@ -209,7 +209,7 @@ static void scene_in_the_way(void)
 	char *p;
 	int fd, i;
 
-	for (i = 0; i < 10000 && size_now() == SIZE; i++)
+	for (i = 0; i < PATIENCE_MS && size_now() == SIZE; i++)
 		poll(NULL, 0, 1);
 	must(size_now() > SIZE);
 	p = mapped(&fd);
@@ -259,7 +259,7 @@ static void scene_fork(void)
 	}
 	must(waitpid(pid, &status, 0) == pid && !status);
 	must(leased(fd, F_WRLCK) && fake_live() == 1);
-	must(ended(truncater(0), 10000) && !fake_live());
+	must(ended(truncater(0), PATIENCE_MS) && !fake_live());
 	must(!ibv_dereg_mr(mr));
 }
 
@@ -272,7 +272,7 @@ static void scene_hold(void)
 
 	must(!ended(pid, 300) && fake_live() == 1 && size_now() == SIZE);
 	must(!ibv_dereg_mr(mr) && !fake_live());
-	must(ended(pid, 10000) && size_now() == 0);
+	must(ended(pid, PATIENCE_MS) && size_now() == 0);
 }
 
 /* ... or, here, for a second. */
@@ -282,7 +282,7 @@ static void scene_deadline(void)
 	struct ibv_mr *mr = registered(mapped(&fd), SIZE);
 	long began = now_ms();
 
-	must(ended(truncater(0), 20000) && !fake_live());
+	must(ended(truncater(0), PATIENCE_MS) && !fake_live());
 	must(now_ms() - began >= 1000);
 	must(!ibv_dereg_mr(mr));
 }

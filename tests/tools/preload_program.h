@@ -16,6 +16,7 @@
 #include "must.h"
 
 #define PAGE 4096u
+#define PATIENCE_MS 30000 /* only a hang takes so long */
 #define SIZE (16 * PAGE)
 
 extern char path[]; /* of the file, SIZE bytes, anew for each scene */

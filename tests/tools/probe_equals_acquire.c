@@ -117,7 +117,7 @@ static int make_opened(const struct kind *k, char path[KT_PATH_MAX])
 	if (r)
 		return r;
 	opener = kt_open(path, O_RDONLY);
-	return opener && kt_call_done(opener, 5000) && opener->ret >= 0 ? 0 : -ETIMEDOUT;
+	return opener && kt_call_done(opener, KT_LONG) && opener->ret >= 0 ? 0 : -ETIMEDOUT;
 }
 
 static int make_memfd(const struct kind *k, char path[KT_PATH_MAX])

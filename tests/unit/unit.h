@@ -44,12 +44,12 @@ static inline void unit_sleep_ms(long ms)
 	nanosleep(&ts, NULL);
 }
 
-/* Waits ten seconds at most for what another thread does. */
+/* Waits half a minute at most for what another thread does. */
 static inline bool unit_until(bool (*is_so)(void *arg), void *arg)
 {
 	int i;
 
-	for (i = 0; i < 10000; i++) {
+	for (i = 0; i < 30000; i++) {
 		if (is_so(arg))
 			return true;
 		unit_sleep_ms(1);

@@ -229,7 +229,7 @@ static void nothing_is_missed(void **state)
 		assert_int_equal(pl_sys_thread_new(produce, &p[i], "producer", &p[i].thread), 0);
 	}
 	while (done < PRODUCERS) {
-		assert_int_equal(poll(&poller, 1, 10000), 1);
+		assert_int_equal(poll(&poller, 1, 30000), 1);
 		while ((box = pl_event_next(&s->q, &ev, fill))) {
 			struct producer *from = pl_container(box, struct producer, box);
 

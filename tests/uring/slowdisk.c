@@ -61,6 +61,8 @@ static size_t answer_read(struct slow_shared *shared, const struct fuse_read_in 
 
 	atomic_fetch_add(&shared->arrived, 1);
 	kt_sleep_ms(delay_ms);
+	while (atomic_load(&shared->hold))
+		kt_sleep_ms(1);
 	memset(body, SLOW_DISK_BYTE, in->size);
 	atomic_fetch_add(&shared->answered, 1);
 	return in->size;

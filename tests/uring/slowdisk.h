@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A disk that takes its time: a block device whose reads are answered after as long
- * as the test says. A loop device lies over a file of a FUSE file system that a helper
+ * A disk that takes its time: a block device whose reads are answered after as long,
+ * or when, the test says. A loop device lies over a file of a FUSE file system that a helper
  * process serves, so that the device's I/O is the kernel's own and cannot be cancelled.
  */
 #ifndef SLOWDISK_H
 #define SLOWDISK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kt.h"
@@ -15,6 +16,7 @@
 
 struct slow_shared {
 	_Atomic uint32_t delay_ms;	/* of each read that arrives from now on */
+	_Atomic bool hold;		/* ... and not before this is taken back */
 	_Atomic uint32_t arrived, answered; /* reads */
 };
 

@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SOON 3000u
+#define SOON UT_LONG
 
 static struct kt_fs fs;
 static struct ut u;

@@ -91,6 +91,9 @@ static int broken(struct full *f)
 	struct pinlease_event ev;
 
 	assert_true(kt_open_now(f->path, O_RDONLY, UT_LONG) >= 0);
+	/* The opener is let on a little before that is said. */
+	for (unsigned int ms = 0; ms < UT_LONG && ut_info(f->lease).state == PINLEASE_FENCING; ms++)
+		kt_sleep_ms(1);
 	if (ut_info(f->lease).state == PINLEASE_REVOKED)
 		return 0;
 	assert_int_equal(ut_info(f->lease).state, PINLEASE_LOST);

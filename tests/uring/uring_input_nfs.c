@@ -93,7 +93,7 @@ static void table(void **state)
 	assert_int_equal(before.st_blocks, after.st_blocks);
 	/* It is the way to the file that is refused, not the file; the server keeps it open for a while. */
 	ret = on_the_server(&why);
-	for (int i = 0; ret == -EAGAIN && i < 1000; i++) {
+	for (int i = 0; ret == -EAGAIN && i < 3000; i++) {
 		kt_sleep_ms(10);
 		ret = on_the_server(&why);
 	}

@@ -76,7 +76,10 @@ static int life_break(struct life *l, unsigned int ms)
 	int r = 0;
 
 	for (unsigned int i = 0; i < 2 && !r; i++) {
+		struct pinlease_event ev;
+
 		assert_int_equal(kt_truncate_now(path[i], (off_t)LEN, ms), 0);
+		assert_true(ut_event(&l->u, PINLEASE_EV_REVOKED, ms, &ev));
 		assert_int_equal(ut_info(l->lease[i]).state, PINLEASE_REVOKED);
 		do {
 			r = pinlease_restore(l->lease[i], &l->why);

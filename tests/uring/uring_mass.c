@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define SIGPENDING_ROOM 16u
+#define MOST_TRIES	1000u /* of an opener, one a millisecond: counted, since a machine may stand still */
 
 static struct kt_fs fs;
 
@@ -109,6 +110,15 @@ static void mass_stop(struct mass *m)
 	free(m->lease);
 }
 
+static uint32_t mass_revoked(struct mass *m)
+{
+	uint32_t i = 0;
+
+	while (i < m->files && ut_info(m->lease[i]).state == PINLEASE_REVOKED)
+		i++;
+	return i;
+}
+
 /* Counts the events of each lease, by kind. */
 static void mass_events(struct mass *m, uint8_t (*seen)[8])
 {
@@ -144,6 +154,10 @@ static void all_answered_none_twice(void **state)
 	       SIGPENDING_ROOM, *arg.refused, (double)kt_call_ns(call) / 1e6);
 	assert_true(*arg.refused > files / 2);
 	kt_call_end(call);
+	/* The last opener is let on a little before its lease is REVOKED and that is said. */
+	for (uint32_t ms = 0; ms < UT_LONG && mass_revoked(&m) < files; ms++)
+		kt_sleep_ms(1);
+	kt_sleep_ms(20);
 	mass_events(&m, seen);
 	for (uint32_t i = 0; i < files; i++) {
 		assert_int_equal(ut_info(m.lease[i]).state, PINLEASE_REVOKED);
@@ -202,8 +216,7 @@ static void retrying_opener_gets_in(void **state)
 		assert_non_null(call);
 		assert_int_equal(kt_call_done(call, 2 * UT_LONG), 1);
 		assert_true(call->ret >= 0);
-		assert_true(*arg.tries > 1);
-		assert_true(kt_call_ns(call) < 1000000000u);
+		assert_in_range(*arg.tries, 2, MOST_TRIES);
 		slowest = kt_call_ns(call) > slowest ? kt_call_ns(call) : slowest;
 		kt_call_end(call);
 		assert_true(ut_event(&u, PINLEASE_EV_RESTORED, UT_LONG, &ev));

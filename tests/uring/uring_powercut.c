@@ -57,7 +57,7 @@ static int arm_write(void *arg, uint32_t slot, const uint64_t *words)
 				slot);
 	if (r)
 		return r;
-	r = pinlease_uring_next(arm->ring, &done, 10000);
+	r = pinlease_uring_next(arm->ring, &done, (int)KT_LONG);
 	return r < 0 ? r : done.res == (int)RT_SLOT ? 0 : -EIO;
 }
 

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 
 #include "rounds.h"
 
-#define SOON	 3000u	/* ms; lease-break-time is 45 s */
+#define SOON	 UT_LONG /* lease-break-time is 45 s */
 #define LIFE_US	 10000u /* in which the kill comes, beyond twice what the first lease takes */
 #define WATCH_US 1500u	/* for writes that are late */
 
@@ -119,8 +120,9 @@ static bool left_behind(const char *path)
 	return ms == SOON;
 }
 
-/* How long an owner takes to its first lease: in a guest, and beside another, that is long. */
-static unsigned int first_lease_us(struct life *life)
+#define TRIES 3u
+
+static unsigned int try_first_lease(struct life *life)
 {
 	struct kt_call *own = kt_call_start(owner, life, sizeof(*life));
 	uint64_t began = kt_now(), took;
@@ -133,6 +135,19 @@ static unsigned int first_lease_us(struct life *life)
 	assert_false(left_behind(life->path));
 	kt_call_end(own);
 	return (unsigned int)(took / 1000);
+}
+
+/* How long an owner takes to its first lease, unless it is held up. In a guest, and beside another: long. */
+static unsigned int first_lease_us(struct life *life)
+{
+	unsigned int least = UINT_MAX;
+
+	for (unsigned int i = 0; i < TRIES; i++) {
+		unsigned int us = try_first_lease(life);
+
+		least = us < least ? us : least;
+	}
+	return least;
 }
 
 static void one_round(struct life *life, unsigned int life_us, unsigned int *held)

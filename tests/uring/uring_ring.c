@@ -214,7 +214,7 @@ static void expect_pinned(uint32_t leases, bool counted)
 {
 	long want = (long)leases * UT_LEN / 1024;
 
-	for (int i = 0; counted && i < 3000 && kt_pinned_kib() != want; i++)
+	for (unsigned int i = 0; counted && i < UT_LONG && kt_pinned_kib() != want; i++)
 		kt_sleep_ms(1);
 	if (counted)
 		assert_int_equal(kt_pinned_kib(), want);
@@ -243,7 +243,7 @@ static void pins_and_unpins(void **state)
 			ut_drop(leases[i], files[i]);
 		expect_pinned(1, counted);
 	}
-	for (int i = 0; i < 3000 && ut_ring_info(&u).retiring; i++)
+	for (unsigned int i = 0; i < UT_LONG && ut_ring_info(&u).retiring; i++)
 		kt_sleep_ms(1);
 	assert_int_equal(ut_ring_info(&u).retiring, 0);
 	assert_int_equal(ut_ring_info(&u).registered, 1);

@@ -19,7 +19,7 @@
 #define QUEUED	 1000		/* real-time signals of each of two kinds: these are counted, not merged */
 #define TO_HANDLER (SIGRTMIN + 1)
 #define TO_FD	 (SIGRTMIN + 3)
-#define SOON	 3000u
+#define SOON	 UT_LONG
 #define SIGNALS	 65
 
 static struct kt_fs fs;

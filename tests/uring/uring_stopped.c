@@ -21,7 +21,7 @@
 
 #define BREAK_TIME 2u	  /* s */
 #define MS	   1000000ull
-#define PATIENCE   20000u /* ms: only a hang takes so long */
+#define PATIENCE   KT_LONG
 
 enum stamp { ORIGINAL = 3, DEVICE = 5, OPENER = 7 };
 

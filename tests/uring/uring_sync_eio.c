@@ -30,7 +30,7 @@ static int ring_write(struct pinlease *lease, bool told, uint64_t off, const uin
 		return -EIO;
 	r = pinlease_uring_read(ring, lease, off, RT_SLOT, source, 0, 0);
 	if (!r)
-		r = pinlease_uring_next(ring, &done, 10000);
+		r = pinlease_uring_next(ring, &done, (int)KT_LONG);
 	return r < 0 ? r : r && done.res == (int)RT_SLOT ? 0 : -EIO;
 }
 

@@ -21,7 +21,7 @@
 
 #define SIZE 65536u
 #define HALF (SIZE / 2)
-#define SOON 10000u	/* ms; lease-break-time is 45 s */
+#define SOON KT_LONG	/* lease-break-time is 45 s */
 
 /* As a program declares what it looks up. */
 static struct calls {
