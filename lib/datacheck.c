@@ -254,9 +254,9 @@ static void check_find_gids(struct check *c)
 }
 
 /* The active port with the smallest path MTU. 0 and *port, *attr; -ENETDOWN: none is active. */
-static int check_find_port(struct ibv_context *context, uint8_t *port, struct ibv_port_attr *attr)
+static int check_find_port(struct ibv_context *context, int ports, uint8_t *port, struct ibv_port_attr *attr)
 {
-	int ports = pl_verbs_port_count(context), err = ports < 0 ? ports : -ENETDOWN, ret, i;
+	int err = ports < 0 ? ports : -ENETDOWN, ret, i;
 	struct ibv_port_attr one;
 	bool found = false;
 
@@ -324,7 +324,7 @@ static int check_init(struct check *c)
 {
 	int err;
 
-	err = check_find_port(c->pd->context, &c->port, &c->attr);
+	err = check_find_port(c->pd->context, pl_verbs_port_count(c->pd->context), &c->port, &c->attr);
 	if (!err)
 		err = pl_verbs_create_cq(c->pd->context, 4, &c->cq);
 	if (!err)
@@ -366,14 +366,6 @@ int pl_datacheck_run(struct ibv_pd *pd, uint32_t ibv_access)
 	return err;
 }
 
-uint32_t pl_datacheck_mtu(struct ibv_context *context)
-{
-	struct ibv_port_attr attr;
-	uint8_t port;
-
-	return check_find_port(context, &port, &attr) ? 0 : 128u << attr.active_mtu;
-}
-
 /*
  * What is known already, for the life of the process. Name and GUID: software devices
  * share GUIDs, and a name may come back for another device. A port that comes back with
@@ -383,7 +375,7 @@ static struct check_known {
 	char name[IBV_SYSFS_NAME_MAX];
 	uint64_t guid;
 	uint32_t mtu;
-	int result;
+	int ports, result;
 } check_known[CHECK_DEVICES];
 static unsigned int check_known_count;
 static pthread_mutex_t check_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -400,14 +392,36 @@ static struct check_known *check_lookup(const char *name, uint64_t guid, uint32_
 	return NULL;
 }
 
-static void check_remember(const char *name, uint64_t guid, uint32_t mtu, int result)
+static void check_remember(const char *name, uint64_t guid, uint32_t mtu, int ports, int result)
 {
 	struct check_known *known = &check_known[check_known_count++ % CHECK_DEVICES];
 
 	strncpy(known->name, name, sizeof(known->name) - 1);
 	known->guid = guid;
 	known->mtu = mtu;
+	known->ports = ports;
 	known->result = result;
+}
+
+/* A device keeps its ports: they are not counted again, which is a system call or two. */
+static int check_ports(struct ibv_context *context)
+{
+	const struct check_known *known;
+	int ports;
+
+	pthread_mutex_lock(&check_mutex);
+	known = check_lookup(pl_verbs_device_name(context), pl_verbs_device_guid(context), 0);
+	ports = known ? known->ports : 0;
+	pthread_mutex_unlock(&check_mutex);
+	return ports > 0 ? ports : pl_verbs_port_count(context);
+}
+
+uint32_t pl_datacheck_mtu(struct ibv_context *context)
+{
+	struct ibv_port_attr attr;
+	uint8_t port;
+
+	return check_find_port(context, check_ports(context), &port, &attr) ? 0 : 128u << attr.active_mtu;
 }
 
 bool pl_datacheck_is_known(struct ibv_context *context)
@@ -438,7 +452,7 @@ int pl_datacheck_odp(struct ibv_pd *pd, uint32_t mtu)
 	} else {
 		result = pl_datacheck_run(pd, IBV_ACCESS_ON_DEMAND);
 		if (!result || result == -EOPNOTSUPP)
-			check_remember(name, guid, mtu, result);
+			check_remember(name, guid, mtu, pl_verbs_port_count(pd->context), result);
 	}
 	pthread_mutex_unlock(&check_mutex);
 	return result;

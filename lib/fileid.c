@@ -75,7 +75,7 @@ int pl_fileid_get(int fd, struct pl_fileid *id, uint64_t *size, uint32_t *reason
 	return 0;
 }
 
-int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size)
+int pl_fileid_size_full(int fd, const struct pl_fileid *id, uint64_t *size, bool *full)
 {
 	struct pl_sys_stat st;
 	int r = pl_sys_stat_id(fd, &st);
@@ -85,7 +85,15 @@ int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size)
 	if (st.dev != id->dev || st.ino != id->ino)
 		return -EBADF;
 	*size = id->fs == PL_FS_DEVDAX ? id->size : st.size;
+	*full = st.allocated >= *size;
 	return 0;
+}
+
+int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size)
+{
+	bool full;
+
+	return pl_fileid_size_full(fd, id, size, &full);
 }
 
 int pl_fileid_same(int fd, const struct pl_fileid *id)

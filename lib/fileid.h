@@ -42,6 +42,8 @@ static inline bool pl_fileid_other(int fd, const struct pl_fileid *id)
 
 /* As pl_fileid_same, and *size is what the file has now. */
 int pl_fileid_size(int fd, const struct pl_fileid *id, uint64_t *size);
+/* And is there as much allocated to it, wherever? */
+int pl_fileid_size_full(int fd, const struct pl_fileid *id, uint64_t *size, bool *full);
 
 /* Persistent memory that a mapping reaches without a page cache in between. */
 static inline bool pl_fileid_pmem(const struct pl_fileid *id)

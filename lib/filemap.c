@@ -123,6 +123,7 @@ int pl_filemap_check(const void *addr, uint64_t off, uint64_t len, uint32_t acce
 struct fill {
 	int fd;
 	const struct pl_fileid *id;
+	uint32_t how;
 	bool (*stop)(void *arg);
 	void *arg;
 	struct pl_fill_error *at;
@@ -217,7 +218,7 @@ static int fill_hole(const struct fill *f, uint64_t off, uint64_t len)
 }
 
 /* tmpfs and hugetlbfs have no O_DIRECT writes that go around the page: a hole there is a page of zeros. */
-static int fill_check_hole(const struct fill *f, uint64_t off, uint64_t len, bool fill_holes)
+static int fill_check_hole(const struct fill *f, uint64_t off, uint64_t len)
 {
 	int r;
 
@@ -229,40 +230,44 @@ static int fill_check_hole(const struct fill *f, uint64_t off, uint64_t len, boo
 		return 0;
 	if (r < 0)
 		return fill_errno(f, r);
-	return fill_holes ? fill_hole(f, off, len) : fill_fail(f, PINLEASE_WHY_HOLE, 0, -ENODATA);
+	return f->how & PL_FILL_HOLES ? fill_hole(f, off, len) : fill_fail(f, PINLEASE_WHY_HOLE, 0, -ENODATA);
 }
 
 /*
  * As many blocks as bytes: there is no hole to allocate, and fallocate of what is there takes
  * twice as long on tmpfs as the populating that follows. Blocks behind the end are counted,
  * too; what then is a hole all the same is allocated by the populating, which tells the same
- * errors. Memory that is not mapped has nothing else that allocates, and other file systems
- * have more to do: shared extents, inline data.
+ * errors. Memory that is not mapped has nothing else that allocates, so its pages are counted:
+ * those in memory, a twentieth of what fallocate takes. Other file systems have more to do:
+ * shared extents, inline data.
  */
-static bool fill_has_all(const struct fill *f, const void *addr)
+static bool fill_has_all(const struct fill *f, uint64_t off, uint64_t len, const void *addr)
 {
-	struct pl_sys_stat st;
+	uint64_t page = f->id->page, pages;
 
-	return addr && f->id->fs == PL_FS_TMPFS && !pl_sys_stat_id(f->fd, &st) && st.allocated >= st.size;
+	if (f->id->fs != PL_FS_TMPFS || !(f->how & PL_FILL_FULL))
+		return false;
+	return addr || (!pl_sys_cached(f->fd, off, len, &pages) &&
+			pages == pl_round_up(off + len, page) / page - off / page);
 }
 
-static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *addr, uint32_t access,
-		      bool fill_holes)
+static int fill_chunk(const struct fill *f, uint64_t off, uint64_t len, void *addr, uint32_t access)
 {
 	int advice = access == PINLEASE_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ, r = 0;
 
-	if (access == PINLEASE_WRITE && !fill_has_all(f, addr))
-		r = fill_allocate(f, off, len, !addr);
+	/* tmpfs shares nothing. */
+	if (access == PINLEASE_WRITE && !fill_has_all(f, off, len, addr))
+		r = fill_allocate(f, off, len, !addr && f->id->fs != PL_FS_TMPFS);
 	else if (access != PINLEASE_WRITE)
-		r = fill_check_hole(f, off, len, fill_holes);
+		r = fill_check_hole(f, off, len);
 	return r || !addr ? r : fill_populate(f, addr, len, advice);
 }
 
 int pl_filemap_prepare(int fd, uint64_t off, uint64_t len, void *addr, uint32_t access,
-		       const struct pl_fileid *id, bool fill_holes, bool (*stop)(void *arg), void *arg,
+		       const struct pl_fileid *id, uint32_t how, bool (*stop)(void *arg), void *arg,
 		       struct pl_fill_error *at)
 {
-	struct fill f = { .fd = fd, .id = id, .stop = stop, .arg = arg, .at = at };
+	struct fill f = { .fd = fd, .id = id, .how = how, .stop = stop, .arg = arg, .at = at };
 	uint64_t done, n;
 	int r = 0;
 
@@ -271,7 +276,7 @@ int pl_filemap_prepare(int fd, uint64_t off, uint64_t len, void *addr, uint32_t 
 		return 0;
 	for (done = 0; !r && done < len; done += n) {
 		n = pl_min_u64(pl_max_u64(FILL_CHUNK, id->page), len - done);
-		r = fill_chunk(&f, off + done, n, addr ? (char *)addr + done : NULL, access, fill_holes);
+		r = fill_chunk(&f, off + done, n, addr ? (char *)addr + done : NULL, access);
 	}
 	return r;
 }

@@ -35,15 +35,17 @@ int pl_filemap_check(const void *addr, uint64_t off, uint64_t len, uint32_t acce
 /* Is it a mapping of this file? */
 bool pl_filemap_is(const struct pl_sys_mapping *m, const struct pl_fileid *id);
 
+#define PL_FILL_HOLES 1u
+#define PL_FILL_FULL  2u /* pl_fileid_size_full() has just said so */
 /*
  * Makes sure that every page of the range can be reached without an error later: for
  * WRITE allocates the blocks and faults the pages in writable; for READ faults them in,
- * and answers -ENODATA where the file has a hole, unless fill_holes. addr: the
+ * and answers -ENODATA where the file has a hole, unless PL_FILL_HOLES. addr: the
  * mapping; NULL: blocks only. stop is asked between steps of at most 64 MiB and when a
  * signal interrupts; true ends it with -EAGAIN. -errno and *at.
  */
 int pl_filemap_prepare(int fd, uint64_t off, uint64_t len, void *addr, uint32_t access,
-		       const struct pl_fileid *id, bool fill_holes, bool (*stop)(void *arg), void *arg,
+		       const struct pl_fileid *id, uint32_t how, bool (*stop)(void *arg), void *arg,
 		       struct pl_fill_error *at);
 
 #endif

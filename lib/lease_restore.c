@@ -149,10 +149,10 @@ static void lease_drop(struct pinlease *lease, bool first)
 	pthread_mutex_unlock(&lease->file->lock);
 }
 
-static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *why)
+static int lease_fill(struct pinlease *lease, bool first, bool full, struct pinlease_why *why)
 {
 	struct pl_fill_error at = { 0 };
-	bool holes = lease->flags & PINLEASE_L_HOLE_FILL;
+	uint32_t how = (lease->flags & PINLEASE_L_HOLE_FILL ? PL_FILL_HOLES : 0) | (full ? PL_FILL_FULL : 0);
 	/* What only the CPU reads through the mapping needs no pages beforehand, and holes do it no harm. */
 	bool needs_pages = lease->access == PINLEASE_WRITE ||
 			   (lease->mode != PINLEASE_MODE_STAGED && lease->reg_count);
@@ -160,7 +160,7 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 
 	if (needs_pages && !pl_trial_leaves_pages(lease))
 		r = pl_filemap_prepare(lease->file->fd, lease->range.off, lease->now_len, lease_pages(lease),
-				       lease->access, &lease->file->id, holes, lease_stop, lease, &at);
+				       lease->access, &lease->file->id, how, lease_stop, lease, &at);
 	if (!r && lease->mode == PINLEASE_MODE_STAGED) {
 		lease_drop(lease, first);
 		/* After a restore the file is the truth, also for who asked for no filling at first. */
@@ -174,10 +174,10 @@ static int lease_fill(struct pinlease *lease, bool first, struct pinlease_why *w
 }
 
 /* Whoever else has the file may have changed its size while nobody of us looked. */
-static int lease_size(struct pinlease *lease, struct pinlease_why *why)
+static int lease_size(struct pinlease *lease, bool *full, struct pinlease_why *why)
 {
 	uint64_t size = 0;
-	int r = pl_fileid_size(lease->file->fd, &lease->file->id, &size);
+	int r = pl_fileid_size_full(lease->file->fd, &lease->file->id, &size, full);
 
 	if (!r && size <= lease->range.off)
 		r = -ENODATA;
@@ -195,12 +195,13 @@ static int lease_size(struct pinlease *lease, struct pinlease_why *why)
 
 int pl_lease_prepare(struct pinlease *lease, bool first, struct pinlease_why *why)
 {
+	bool full = false;
 	uint32_t i;
 	int r;
 
-	r = lease_size(lease, why);
+	r = lease_size(lease, &full, why);
 	if (!r)
-		r = lease_fill(lease, first, why);
+		r = lease_fill(lease, first, full, why);
 	if (r)
 		return r;
 	for (i = 0; i < lease->reg_count; i++) {

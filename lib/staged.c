@@ -33,17 +33,14 @@ static _Atomic uint64_t *staged_told(struct pl_staged *s)
 	return s->unfilled ? s->bits + staged_words(s) : NULL;
 }
 
-/*
- * Where there is a choice, at an address that huge pages fit to: fewer pages to pin, and
- * fewer entries in the device's tables. mmap(2) need not give one.
- */
-static int staged_map(void *addr, uint64_t len, void **out)
+/* mmap(2) need not give such an address by itself. */
+static int staged_map_aligned(uint64_t len, void **out)
 {
-	uint64_t spare = !addr && len >= HUGE_BYTES ? HUGE_BYTES : 0, head;
+	uint64_t spare = HUGE_BYTES, head;
 	char *at;
-	int r = pl_sys_map(addr, len + spare, PROT_READ | PROT_WRITE, -1, 0, out);
+	int r = pl_sys_map(NULL, len + spare, PROT_READ | PROT_WRITE, -1, 0, out);
 
-	if (r || !spare)
+	if (r)
 		return r;
 	at = *out;
 	head = pl_round_up((uintptr_t)at, HUGE_BYTES) - (uintptr_t)at;
@@ -53,6 +50,23 @@ static int staged_map(void *addr, uint64_t len, void **out)
 		pl_sys_unmap(at + head + len, spare - head);
 	*out = at + head;
 	return 0;
+}
+
+/*
+ * Where there is a choice, at an address that huge pages fit to: fewer pages to pin, and
+ * fewer entries in the device's tables. From 6.7 on mmap(2) does so for whole huge pages.
+ */
+static int staged_map(void *addr, uint64_t len, void **out)
+{
+	int r;
+
+	if (!addr && len >= HUGE_BYTES && len % HUGE_BYTES)
+		return staged_map_aligned(len, out);
+	r = pl_sys_map(addr, len, PROT_READ | PROT_WRITE, -1, 0, out);
+	if (r || addr || len < HUGE_BYTES || !((uintptr_t)*out % HUGE_BYTES))
+		return r;
+	pl_sys_unmap(*out, len);
+	return staged_map_aligned(len, out);
 }
 
 int pl_staged_new(struct pl_staged **out, void *addr, uint64_t file_off, uint64_t len, uint64_t page,

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fiemap.h>
-#include <linux/fs.h>
 #include <linux/membarrier.h>
 #include <linux/memfd.h>
 #include <stdio.h>
@@ -172,38 +170,6 @@ int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len)
 int pl_sys_datasync(int fd)
 {
 	return sys_ret(fdatasync(fd));
-}
-
-#define FIEMAP_BATCH 32
-#define FIEMAP_SIZE  (sizeof(struct fiemap) + FIEMAP_BATCH * sizeof(struct fiemap_extent))
-
-/*
- * FIEMAP and not lseek(SEEK_HOLE): that moves the offset of an open file description
- * which the application may share and read from in another thread, and no way of
- * putting it back is free of a race; another description would break the lease. Extents
- * that are allocated and unwritten are no holes here: a write goes to their blocks.
- */
-int pl_sys_has_hole(int fd, uint64_t off, uint64_t len)
-{
-	_Alignas(struct fiemap) char room[FIEMAP_SIZE];
-	struct fiemap *f = (struct fiemap *)room;
-	uint64_t at = off, end = off + len;
-	const struct fiemap_extent *e;
-
-	while (at < end) {
-		*f = (struct fiemap){ .fm_start = at, .fm_length = end - at };
-		f->fm_extent_count = FIEMAP_BATCH;
-		if (ioctl(fd, FS_IOC_FIEMAP, f) < 0)
-			return errno == ENOTTY ? -EOPNOTSUPP : -errno;
-		for (e = f->fm_extents; e < f->fm_extents + f->fm_mapped_extents; e++) {
-			if (e->fe_logical > at)
-				return 1;
-			at = pl_max_u64(at, e->fe_logical + e->fe_length);
-		}
-		if (at < end && f->fm_mapped_extents < FIEMAP_BATCH)
-			return 1;
-	}
-	return 0;
 }
 
 int pl_sys_set_lease(int fd, int type)

@@ -67,6 +67,8 @@ int pl_sys_truncate(int fd, uint64_t len);
 int pl_sys_scratch(uint64_t len, uint64_t huge);
 int pl_sys_allocate(int fd, int mode, uint64_t off, uint64_t len);
 int pl_sys_datasync(int fd);
+/* *pages: of off..off+len are in the page cache. -ENOSYS: before 6.5. */
+int pl_sys_cached(int fd, uint64_t off, uint64_t len, uint64_t *pages);
 int pl_sys_has_hole(int fd, uint64_t off, uint64_t len);	/* 1, 0, -EOPNOTSUPP; moves no file offset */
 
 int pl_sys_set_lease(int fd, int type);		/* F_SETLEASE: F_RDLCK, F_WRLCK, F_UNLCK */

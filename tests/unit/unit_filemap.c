@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Mappings of a file: made, checked, allocated and faulted in. */
+#include <fcntl.h>
 #include <pinlease.h>
 #include <sys/stat.h>
 
@@ -184,7 +185,7 @@ static uint64_t blocks(int fd)
 static int prepare(const struct scene *c, uint64_t off, uint64_t len, void *addr, uint32_t access,
 		   struct pl_fill_error *at)
 {
-	return pl_filemap_prepare(c->fd, off, len, addr, access, &c->id, false, NULL, NULL, at);
+	return pl_filemap_prepare(c->fd, off, len, addr, access, &c->id, 0, NULL, NULL, at);
 }
 
 static void written_ranges_are_allocated(void **state)
@@ -202,6 +203,48 @@ static void written_ranges_are_allocated(void **state)
 	assert_true(blocks(c->fd) >= SIZE);
 	assert_int_equal(lseek(c->fd, 0, SEEK_END), SIZE);
 	pl_filemap_free(&map);
+}
+
+static int allocate(const struct scene *c, uint64_t len)
+{
+	struct pl_fill_error at;
+
+	return pl_filemap_prepare(c->fd, 0, len, NULL, PINLEASE_WRITE, &c->id, PL_FILL_FULL, NULL, NULL, &at);
+}
+
+/* As many blocks as bytes, and some of them behind the end: the hole is allocated all the same. */
+static void a_hole_beside_spare_blocks_is_allocated(void **state)
+{
+	struct scene *c = *state;
+	uint64_t size;
+	bool full = false;
+
+	assert_int_equal(fallocate(c->fd, FALLOC_FL_KEEP_SIZE, 0, SIZE + 8 * PAGE), 0);
+	assert_int_equal(fallocate(c->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 16 * PAGE, 8 * PAGE),
+			 0);
+	assert_int_equal(blocks(c->fd), SIZE);
+	assert_int_equal(pl_fileid_size_full(c->fd, &c->id, &size, &full), 0);
+	assert_true(full && size == SIZE);
+	assert_int_equal(allocate(c, 16 * PAGE), 0);
+	assert_int_equal(blocks(c->fd), SIZE);
+	assert_int_equal(allocate(c, SIZE), 0);
+	assert_int_equal(blocks(c->fd), SIZE + 8 * PAGE);
+}
+
+static void pages_in_memory_are_counted(void **state)
+{
+	struct scene *c = *state;
+	uint64_t pages = 77;
+
+	if (pl_sys_cached(c->fd, 0, SIZE, &pages) == -ENOSYS)
+		skip();
+	assert_int_equal(pages, 0);
+	assert_int_equal(fallocate(c->fd, 0, 0, 16 * PAGE), 0);
+	assert_int_equal(pl_sys_cached(c->fd, 0, SIZE, &pages), 0);
+	assert_int_equal(pages, 16);
+	assert_int_equal(pl_sys_cached(c->fd, 15 * PAGE, PAGE + 1, &pages), 0);
+	assert_int_equal(pages, 1);
+	assert_int_equal(pl_sys_cached(1 << 20, 0, SIZE, &pages), -EBADF);
 }
 
 static void all_resident(const void *addr, uint64_t len)
@@ -239,15 +282,14 @@ static void stops_when_told(void **state)
 	struct pl_fill_error at = { 0 };
 	int steps = 0, r;
 
-	r = pl_filemap_prepare(c->fd, 0, SIZE, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps, &at);
+	r = pl_filemap_prepare(c->fd, 0, SIZE, NULL, PINLEASE_WRITE, &c->id, 0, count_to, &steps, &at);
 	assert_int_equal(r, -EAGAIN);
 	assert_true(at.stage == PINLEASE_AT_ALLOCATE && at.reason == PINLEASE_WHY_BROKEN);
 	assert_int_equal(blocks(c->fd), 0);
 	/* 130 MiB are three pieces. */
 	assert_int_equal(ftruncate(c->fd, 130 << 20), 0);
 	steps = 2;
-	r = pl_filemap_prepare(c->fd, 0, 130 << 20, NULL, PINLEASE_WRITE, &c->id, false, count_to, &steps,
-			       &at);
+	r = pl_filemap_prepare(c->fd, 0, 130 << 20, NULL, PINLEASE_WRITE, &c->id, 0, count_to, &steps, &at);
 	assert_int_equal(r, -EAGAIN);
 	assert_int_equal(blocks(c->fd), 128 << 20);
 	assert_int_equal(ftruncate(c->fd, 0), 0);
@@ -289,6 +331,8 @@ int main(void)
 		MEMFD(is_it_this_file),
 		MEMFD(written_ranges_are_allocated),
 		DISK(written_ranges_are_allocated),
+		MEMFD(a_hole_beside_spare_blocks_is_allocated),
+		MEMFD(pages_in_memory_are_counted),
 		MEMFD(memory_has_no_holes),
 		MEMFD(stops_when_told),
 		MEMFD(faults_are_errors),
