@@ -53,6 +53,7 @@ void bench_turn(bool ours);
 void bench_span(uint64_t began, uint64_t ended);
 /* Keeps and writes when that was: a line each, "ours" or "floor", from and to, in ns. */
 int bench_spans_keep(void);
+void bench_spans_forget(void);
 int bench_spans_write(const char *path);
 /* ours and floor: n samples each, paired; both are sorted afterwards. */
 void bench_judge(const struct bench_row *row, double *ours, double *floor, unsigned int n,

@@ -45,6 +45,7 @@ static int measure(const struct bench_row *row, struct bench_result *out)
 	/* The first pairs warm caches and the scheduler's idea of us; they do not count. */
 	for (i = 0; i < row->samples / 20 && !r; i++)
 		r = row->sample(state, i, &ours[0], &floor[0]);
+	bench_spans_forget();
 	for (i = 0; i < row->samples && !r; i++) {
 		r = row->sample(state, i, &ours[i], &floor[i]);
 		if (i * 10 / row->samples != last && isatty(STDERR_FILENO)) {

@@ -26,6 +26,11 @@ int bench_spans_keep(void)
 	return spans.span ? 0 : -ENOMEM;
 }
 
+void bench_spans_forget(void)
+{
+	spans.count = 0;
+}
+
 void bench_turn(bool ours)
 {
 	spans.ours = ours;
