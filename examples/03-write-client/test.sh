@@ -20,7 +20,7 @@ write_through() {
 	done
 	wait $client || fail "the client failed"
 	cmp "$work/data" "$file" || fail "$file: an opener sees other data than was written"
-	sleep 0.5
+	wait_server restored
 	broken
 	stop_server
 	cmp "$work/data" "$file" || fail "$file does not hold what was written"

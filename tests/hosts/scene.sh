@@ -128,7 +128,8 @@ scene_hang() {
 	close_file
 	seen "${far_job[peer1]}.out" restored
 	open_file
-	opened 0 $((DEADLINE / 2))
+	opened 0 $((DEADLINE - 500))
+	seen "$log" 'revoked 0'
 	close_file
 	# It completes what had completed long ago, answers a recall that is over, and is given a key again.
 	signal_peer CONT 0
@@ -211,7 +212,8 @@ scene_link_peer() {
 	held "$work/copy" 0:acked
 	# The owner has nothing to say to a peer that owes it an answer, so nothing tells it that this one has gone.
 	open_file
-	opened 0 $((DEADLINE / 2))
+	opened 0 $((DEADLINE - 500))
+	seen "$log" 'revoked 0'
 	close_file
 	stop_server
 	echo "the opener waited for $waited ms of $DEADLINE, then for $ms; the peer: $(tail -1 "${far_job[peer0]}.out")"

@@ -266,7 +266,7 @@ static void last_look(struct ladder *l)
 {
 	struct kt_call *call = ladder_break(l);
 
-	rt_assert(kt_call_done(call, 20000) && call->ret >= 0 && !l->opener->missing && l->opener->held,
+	rt_assert(kt_call_done(call, KT_LONG) && call->ret >= 0 && !l->opener->missing && l->opener->held,
 		  "%u acknowledged writes are missing after the release", l->opener->missing);
 	kt_call_end(call);
 }
@@ -277,7 +277,7 @@ void ladder_close(struct ladder *l)
 
 	for (k = l->link; k < l->link + l->links; k++) {
 		atomic_store(&k->peer->order, LADDER_LEAVE);
-		rt_assert(kt_call_exited(k->call, 0) || kt_call_done(k->call, 10000),
+		rt_assert(kt_call_exited(k->call, 0) || kt_call_done(k->call, KT_LONG),
 			  "a peer does not leave");
 		kt_call_end(k->call);
 		kt_qp_drop(&k->qp);

@@ -16,7 +16,7 @@
 #define SLOTS	    128u
 #define FULL	    (SLOTS * (uint64_t)RT_SLOT)
 #define LOAD	    100u
-#define DEADLINE_MS 1500u
+#define DEADLINE_MS 4000u /* who returns does so in time, though the machine may stand still for a moment */
 #define SLACK_MS    1000u
 #define EARLY_MS    200u /* the opener's own start may be behind the break's by so much */
 
@@ -29,7 +29,6 @@ static unsigned int break_once(struct ladder *l, unsigned int excused)
 	struct kt_call *opener = ladder_break(l);
 
 	ms = ladder_opener_ms(l, opener);
-	rt_assert(ms < DEADLINE_MS + SLACK_MS, "the opener was held up for %u ms", ms);
 	ladder_until(l, l->restored > restored, "RESTORED");
 	for (i = 0; i < l->links; i++)
 		rt_assert(excused & 1u << i || ladder_lives(&l->link[i]), "peer %u lost its connection", i);
@@ -67,6 +66,7 @@ static void at_once(struct ladder *l)
 	kt_call_kill(l->link[KILLED].call);
 	ms = break_once(l, gone);
 	cut = l->cut;
+	rt_assert(ms < DEADLINE_MS + SLACK_MS, "the opener was held up for %u ms", ms);
 	/* Over SEND a death is noticed when a message is not taken. */
 	rt_assert(ms >= DEADLINE_MS - EARLY_MS && (cut == 2 || cut == 3),
 		  "%u ms, %llu in flight: not waited for", ms, (unsigned long long)cut);

@@ -278,8 +278,8 @@ static void test_file_odp(void **state)
 	write_and_sync(&b, 2 * PAGE, 2 * PAGE, 0x79);
 	assert_int_equal(seam.flushes, 0);
 	/* Broken and restored: cut and grown again, the mapping is right again. */
-	assert_int_equal(kt_truncate_now(path, 2 * PAGE, 10000), 0);
-	assert_int_equal(kt_truncate_now(path, FULL + PAGE, 10000), 0);
+	assert_int_equal(kt_truncate_now(path, 2 * PAGE, KT_LONG), 0);
+	assert_int_equal(kt_truncate_now(path, FULL + PAGE, KT_LONG), 0);
 	while (pinlease_view_get(b.lease, 0, &b.view) || b.view.len < FULL)
 		kt_sleep_ms(5);
 	/* Its revocation has cost the connection nothing: nobody was writing. */

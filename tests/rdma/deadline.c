@@ -20,11 +20,10 @@
 #define SLOTS	     64u
 #define FULL	     (SLOTS * (uint64_t)RT_SLOT)
 #define ACKED_WRITES 200u
-#define BREAK_TIME_S 3u
+#define BREAK_TIME_S 6u
 #define CUT_OFF	     7u
-#define LONG_MS	     10000u
+#define LONG_MS	     KT_LONG
 #define SHORT_MS     300u
-#define IDLE_MS	     1000u
 
 struct owner {
 	char path[KT_PATH_MAX];
@@ -165,9 +164,10 @@ static void break_idle(struct owner *o)
 	int r;
 
 	peer_start(o);
-	r = kt_truncate_now(o->path, FULL / 2, IDLE_MS);
+	r = kt_truncate_now(o->path, FULL / 2, LONG_MS);
 	rt_assert(!r, "the second truncate: %s", strerror(-r));
 	expect(o, PINLEASE_EV_BREAK);
+	/* Nobody was waited for till the deadline. */
 	rt_assert(!expect(o, PINLEASE_EV_REVOKED).in_flight, "something in flight");
 	expect(o, PINLEASE_EV_RESTORED);
 	rt_assert(rt_peer_reached(o->peer, RT_DEAD, LONG_MS), "the peer kept its connection");

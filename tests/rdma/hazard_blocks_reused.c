@@ -51,7 +51,7 @@ static ssize_t write_patiently(int fd, const void *page, off_t at)
 	ssize_t n = -1;
 	int i;
 
-	for (i = 0; i < 50 && n < 0; i++) {
+	for (i = 0; i < 500 && n < 0; i++) {
 		n = pwrite(fd, page, HAZARD_PAGE, at);
 		if (n < 0 && errno == ENOSPC) {
 			syncfs(fd);

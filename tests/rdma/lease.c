@@ -26,7 +26,7 @@
 #define PAGES	 16u
 #define FULL	 (PAGES * (uint64_t)PAGE)
 #define SHORT_MS 50u
-#define LONG_MS	 10000u
+#define LONG_MS	 KT_LONG
 
 static const char *fs_type;
 static struct kt_fs fs;

@@ -13,7 +13,7 @@
 #include "matrix.h"
 
 #define EVENT_MS 20000u
-#define HELD_UP_MS 5000u	/* what nothing holds up takes less than that, on any machine */
+#define HELD_UP_MS 15000u	/* what nothing holds up takes less than that, on any machine */
 
 uint8_t mx_buf[MX_CHUNK];
 

@@ -114,7 +114,7 @@ static void watch_until_may_change(struct watch_end *e)
 
 static void watch_wait_peer(const struct watch *w)
 {
-	uint64_t until = kt_now() + 10000000000u;
+	uint64_t until = kt_now() + KT_LONG * 1000000ull;
 
 	while (atomic_load(&w->peer->state) == RT_STREAMING) {
 		rt_assert(kt_now() < until, "the peer does not come to rest");

@@ -15,7 +15,7 @@
 
 #include "dial.h"
 
-#define STEPS	 400 /* of 25 ms: nothing takes so long */
+#define STEPS	 1200 /* of 25 ms: nothing takes so long */
 #define NO_CHUNK 1000000u
 
 struct stranger {
@@ -286,7 +286,7 @@ static int uninvited(struct sockaddr *addr, const uint8_t *hail, int version)
 
 	if (rdma_create_id(NULL, &id, NULL, RDMA_PS_TCP))
 		return 1;
-	if (!rdma_resolve_addr(id, NULL, addr, 4000) && !rdma_resolve_route(id, 4000) &&
+	if (!rdma_resolve_addr(id, NULL, addr, 20000) && !rdma_resolve_route(id, 20000) &&
 	    !rdma_create_qp(id, NULL, &init) && rdma_connect(id, &param) && id->event)
 		r = hail_decode(id->event->param.conn.private_data, id->event->param.conn.private_data_len,
 				&answer);
