@@ -13,7 +13,7 @@ import sys
 import termios
 import time
 
-PATIENCE = 30  # seconds: only a hang takes so long
+PATIENCE = 90  # seconds: only a hang takes so long
 
 
 class Failure(Exception):
