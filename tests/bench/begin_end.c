@@ -12,7 +12,7 @@
 
 #include "bench.h"
 
-#define PAIRS	    200000u
+#define PAIRS	    20000u	/* short: some samples have the core to themselves */
 #define PAIRS_MANY  1000000u	/* of all threads together */
 #define SHOTS	    10		/* of them a sample is the best: some find the processors free */
 #define THREADS_MAX 64
@@ -73,14 +73,16 @@ static int hot_up(const struct bench_row *row, void **state)
 static int pairs(struct pinlease *lease, unsigned int n)
 {
 	uint32_t gen;
-	int r = 0;
+	int r;
 
-	while (n-- && !r) {
+	while (n--) {
 		r = pinlease_dma_begin(lease, 1, &gen);
-		if (!r)
-			pinlease_dma_end(lease, 1, gen);
+		/* Else the loop has a jump more that is taken: 0.6 ns that are not the library's. */
+		if (__builtin_expect(r, 0))
+			return r;
+		pinlease_dma_end(lease, 1, gen);
 	}
-	return r;
+	return 0;
 }
 
 static int hot_sample(void *state, unsigned int n, double *ours, double *floor)
@@ -185,10 +187,10 @@ static int shared_sample(void *state, unsigned int n, double *ours, double *floo
 		.tear_down = hot_down                                                                    \
 	}
 
-#define HOT_ROW(id, best_of, text)                                                                    \
-	{                                                                                             \
-		.name = id, .unit = "ns", .what = text, .bar = 0.35, .best = best_of, .samples = 400, \
-		.arg = 1, .set_up = hot_up, .sample = hot_sample, .tear_down = hot_down               \
+#define HOT_ROW(id, best_of, text)                                                                     \
+	{                                                                                              \
+		.name = id, .unit = "ns", .what = text, .bar = 0.35, .best = best_of, .samples = 4000, \
+		.arg = 1, .set_up = hot_up, .sample = hot_sample, .tear_down = hot_down                \
 	}
 
 const struct bench_row bench_begin_end[] = {
