@@ -130,6 +130,9 @@ static void test_given_up(struct world *w)
 	assert_ptr_equal(ev.lease, w->lease[0]);
 	assert_int_equal(ev.err, -EAGAIN);
 	assert_in_range(sim_now() - start, 3 * SIM_S - SIM_MS, 4 * SIM_S + 2 * SIM_MS);
+	/* Told once, however often the other one is tried. */
+	sim_sleep(10 * SIM_S);
+	world_no_event(w);
 	sim_opener_end(opener);
 	/* The other one goes on waiting, and this one may be brought back by hand. */
 	world_reach(w->lease[1], PINLEASE_ACTIVE);
@@ -168,6 +171,32 @@ static void test_by_hand(struct world *w)
 	assert_int_equal(pinlease_restore(lease, &why), 0);
 	assert_int_equal(world_event(w, PINLEASE_EV_RESTORED).gen, 2);
 	world_opener_in(sim_open(w->path, O_RDONLY), SHORT_NS);
+	world_close(w);
+}
+
+/* The file is leased again for another one, and is being given back: its guard is not to be relied on. */
+static void test_by_hand_in_a_break(struct world *w)
+{
+	struct pinlease_why why = { .reason = 0 };
+	struct pinlease *hand, *self;
+	struct sim_opener *o;
+	uint32_t gen;
+
+	world_open(w, PINLEASE_WRITE);
+	hand = world_lease(w, 0, SIM_PAGE, &by_hand);
+	self = world_lease(w, SIM_PAGE, SIM_PAGE, NULL);
+	world_opener_in(sim_truncate(w->path, WORLD_SIZE), SHORT_NS);
+	world_reach(self, PINLEASE_ACTIVE);
+	gen = world_begin(self, 1);
+	o = sim_open(w->path, O_RDWR);
+	world_reach(self, PINLEASE_BREAKING);
+	assert_int_equal(pinlease_restore(hand, &why), -EAGAIN);
+	assert_int_equal(why.stage, PINLEASE_AT_GUARD);
+	assert_int_equal(why.reason, PINLEASE_WHY_BROKEN);
+	assert_int_equal(world_state(hand), PINLEASE_REVOKED);
+	pinlease_dma_end(self, 1, gen);
+	world_opener_in(o, SHORT_NS);
+	assert_int_equal(pinlease_restore(hand, NULL), 0);
 	world_close(w);
 }
 
@@ -443,6 +472,7 @@ int main(void)
 		world_test(test_opener_stays),
 		world_test(test_given_up),
 		world_test(test_by_hand),
+		world_test(test_by_hand_in_a_break),
 		world_test(test_one_by_hand_one_by_itself),
 		world_test(test_by_hand_brings_the_others),
 		world_test(test_shrunk),
