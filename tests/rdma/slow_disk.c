@@ -28,7 +28,7 @@
 #define IDLE	  100u
 #define ALONE	  3u	/* measurements */
 #define SLOW_LEN  (64 * (uint64_t)PAGE)
-#define DELAY_MS  700
+#define DELAY_MS  1200u	/* of one write: as long as it takes to break all the others in an emulator */
 #define LONG_MS	  60000u
 #define SLACK_NS  5000000u	/* of the median, against the emulator's own noise */
 #define BASE	  "/tmp/slow-disk"
