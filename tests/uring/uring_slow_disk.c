@@ -162,32 +162,35 @@ static void judge(struct pinlease *lease, const struct pinlease_event *ev, uint6
 	close(saved);
 }
 
-static int acquire(struct pinlease_file *file, uint64_t len, struct pinlease_why *why,
+static int acquire(struct ut *by, struct pinlease_file *file, uint64_t len, struct pinlease_why *why,
 		   struct pinlease **lease)
 {
 	struct pinlease_opts opts = { .size = sizeof(opts),
 				      .backend = pinlease_uring_backend(),
-				      .backend_arg = u.ring };
+				      .backend_arg = by->ring };
 
 	return pinlease_acquire(file, 0, len, &opts, why, lease);
 }
 
+/* By somebody who does not know the disk, how fast it was at first neither, and so asks it. */
 static void refused(void)
 {
 	struct pinlease_why why = { 0 };
 	char other[KT_PATH_MAX];
 	struct pinlease_file *file;
 	struct pinlease *lease;
+	struct ut own;
 
+	ut_start(&own, 8, 8);
 	ut_file(other, fs.dir, "other", MUCH / UT_BLOCK);
-	file = ut_open(&u, other, PINLEASE_WRITE, 0);
-	/* It asks the disk once more first: in the break it may have written too little to know. */
+	file = ut_open(&own, other, PINLEASE_WRITE, 0);
 	rec_fuse_slow(&disk, SLOW_MS);
-	assert_int_equal(acquire(file, MUCH, &why, &lease), -EFBIG);
+	assert_int_equal(acquire(&own, file, MUCH, &why, &lease), -EFBIG);
 	assert_int_equal(why.reason, PINLEASE_WHY_BUDGET);
 	rec_fuse_slow(&disk, 0);
-	assert_int_equal(acquire(file, UT_BLOCK, &why, &lease), 0);
+	assert_int_equal(acquire(&own, file, UT_BLOCK, &why, &lease), 0);
 	ut_drop(lease, file);
+	ut_stop(&own);
 }
 
 /* Nobody syncs, and most of it goes all the same. */
