@@ -160,13 +160,20 @@ void x_data_sync_begin(uint32_t i, uint64_t need[X_PAGES])
 		need[page] = truth[i][page] == landed[i][page] ? landed[i][page] : 0;
 }
 
+/* It came into the file, and a change of our own has taken it out again: nobody writes a 0. */
+static bool punched(uint32_t file, uint32_t page, uint64_t value)
+{
+	return files[file].reached[page] >= value && !file_value(file, page);
+}
+
 int x_data_not_durable(uint32_t i, const uint64_t need[X_PAGES])
 {
 	const struct x_lease_plan *l = &x_plan.lease[i];
 	uint32_t page;
 
 	for (page = 0; page < l->pages; page++)
-		if (files[l->file].durable[l->page + page] < need[page])
+		if (files[l->file].durable[l->page + page] < need[page] &&
+		    !punched(l->file, l->page + page, need[page]))
 			return (int)page;
 	return -1;
 }
