@@ -34,8 +34,8 @@ far_wait() {
 	return "$status"
 }
 
-# far_do SCRIPT: all of it, of a few seconds.
+# far_do SCRIPT [SECONDS]: all of it, of a minute or SECONDS at most.
 far_do() {
 	far_start now "$1"
-	far_wait now 60
+	far_wait now "${2:-60}"
 }

@@ -72,7 +72,7 @@ stop_peer() {
 
 # open_file: somebody opens it, and keeps it open until close_file, so that nothing is restored meanwhile.
 open_file() {
-	rm -f "$work/fifo" && mkfifo "$work/fifo"
+	rm -f "$work/fifo" "$work/open.log" && mkfifo "$work/fifo"
 	"$programs/hosts_judge" open "$file" "$work/copy" "$work/fifo" > "$work/open.log" 2>&1 &
 	opener=$!
 }
@@ -205,7 +205,7 @@ scene_link_peer() {
 	seen "${far_job[peer0]}.out" over
 	# So does a datagram that finds none, of rdma_cm here, and QP 1 comes back with a new device only.
 	far_do "rdma resource show qp | grep 'type GSI state ERR'" || die_telling "QP 1 of host 2 is no longer lost"
-	bring_up far_do
+	bring_up far
 	far_do "rdma resource show qp | grep 'type GSI state RTS'" || die_telling "QP 1 of host 2 does not come back"
 	close_file
 	seen "$log" restored
@@ -243,11 +243,17 @@ scene_owner() {
 	echo "the opener waited for $ms ms of $DEADLINE; the peer: $(tail -1 "${far_job[peer0]}.out")"
 }
 
-# bring_up [far_do]: the link, and a device whose QP 1 has been lost, here or there. Nothing may be open on it.
+# bring_up [far]: the link, and a device: a new one for one whose QP 1 has been lost, or that is gone. Nothing may
+# be open on it. Removing one waits for what rdma_cm has not said goodbye to, which once took a minute.
 bring_up() {
-	"${1:-eval}" "ip link set $netdev up
-		! rdma resource show qp | grep -q 'type GSI state ERR' ||
-			{ rdma link delete rxe0 && rdma link add rxe0 type rxe netdev $netdev; }" || fail "ip link"
+	local script="ip link set $netdev up
+		! rdma resource show qp | grep -q 'type GSI state ERR' || rdma link delete rxe0
+		for ((i = 0; i < 100; i++)); do
+			! rdma link show rxe0/1 > /dev/null 2>&1 || break
+			rdma link add rxe0 type rxe netdev $netdev || sleep 0.2
+		done
+		rdma link show rxe0/1"
+	if [ "${1:-here}" = far ]; then far_do "$script" 150; else eval "$script"; fi || fail "no link or no device"
 }
 
 # The next test finds its link, however this one ended.
@@ -256,7 +262,7 @@ leave_links() {
 	clean_up
 	[ $status = 0 ] || far_do "kill -KILL $(cat "${far_job[peer0]}.pid")"
 	bring_up
-	bring_up far_do
+	bring_up far
 	exit $status
 }
 

@@ -47,7 +47,7 @@ static struct {
 	uint64_t pending_since[X_FILES]; /* 0: no break is */
 	uint64_t excused, continued;
 	uint64_t asked_for[X_FILES]; /* when the application last took the guard again */
-	uint32_t let_go[X_FILES];    /* how often */
+	uint32_t let_go[X_FILES];    /* how often, and how often what was kept was dropped */
 } files;
 
 static struct pinlease_file *file_of(uint32_t i)
@@ -233,6 +233,9 @@ static void lease_step(uint32_t i)
 	w->state = to;
 	if (to == PINLEASE_ACTIVE)
 		w->under_way[(w->gen + GENS / 2) % GENS] = 0;
+	/* By hand: a sync that began before answers for the file as it is now. */
+	if (to == PINLEASE_ACTIVE && from == PINLEASE_LOST)
+		files.let_go[x_plan.lease[i].file]++;
 	lease_changed(i, to);
 }
 
