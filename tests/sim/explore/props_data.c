@@ -13,17 +13,25 @@
 #include <unistd.h>
 
 #include "explore.h"
+#include "util.h"
 
 static struct file_data {
 	int fd;
 	uint64_t values; /* given away so far */
 	uint64_t syncing[X_PAGES], durable[X_PAGES];
-	uint64_t reached[X_PAGES]; /* the newest that came into the file through a lease */
+	uint64_t reached[X_PAGES]; /* the last that came into the file through a lease */
+	uint64_t newest[X_PAGES];  /* the newest of them: a page of zeros is written back, too */
 	bool dirty[X_PAGES], taken[X_PAGES];
 } files[X_FILES];
 
 static uint64_t truth[X_LEASES][X_PAGES], landed[X_LEASES][X_PAGES];
 static bool fresh[X_LEASES][X_PAGES]; /* landed in this generation */
+
+static void data_reached(struct file_data *f, uint32_t page, uint64_t value)
+{
+	f->reached[page] = value;
+	f->newest[page] = pl_max_u64(f->newest[page], value);
+}
 
 /* Of the page cache: 0 behind the end of the file. */
 static uint64_t file_value(uint32_t file, uint32_t page)
@@ -95,7 +103,7 @@ void x_data_landed(const struct x_write *w)
 	if (file_value(l->file, l->page + w->page) != w->value)
 		return;
 	files[l->file].dirty[l->page + w->page] = true;
-	files[l->file].reached[l->page + w->page] = w->value;
+	data_reached(&files[l->file], l->page + w->page, w->value);
 }
 
 /* Told: whether what is in the page cache of it gets onto the disk, no later sync says. */
@@ -133,7 +141,7 @@ void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len)
 	uint64_t page;
 
 	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++)
-		f->reached[page] = file_value((uint32_t)(f - files), (uint32_t)page);
+		data_reached(f, (uint32_t)page, file_value((uint32_t)(f - files), (uint32_t)page));
 }
 
 void x_data_synced(const struct sim_inode *inode, bool done, int r)
@@ -163,7 +171,7 @@ void x_data_sync_begin(uint32_t i, uint64_t need[X_PAGES])
 /* It came into the file, and a change of our own has taken it out again: nobody writes a 0. */
 static bool punched(uint32_t file, uint32_t page, uint64_t value)
 {
-	return files[file].reached[page] >= value && !file_value(file, page);
+	return files[file].newest[page] >= value && !file_value(file, page);
 }
 
 int x_data_not_durable(uint32_t i, const uint64_t need[X_PAGES])
