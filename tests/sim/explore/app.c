@@ -153,17 +153,26 @@ static void main_anew(const struct x_op *op)
 		x_sleep(20000);
 }
 
+static void main_change(const struct x_op *op)
+{
+	uint32_t file = x_plan.lease[op->a].file, page = op->b % X_PAGES;
+
+	x_data_change(file, op->kind == X_PUNCH ? page : page + 1, op->kind == X_PUNCH ? page + 1 : X_PAGES);
+	if (op->kind == X_PUNCH)
+		pinlease_file_allocate(x_world.file[file], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				       page * SIM_PAGE, SIM_PAGE);
+	else
+		pinlease_file_truncate(x_world.file[file], (page + 1) * SIM_PAGE);
+	x_data_changed(file);
+}
+
 static void main_once(const struct x_op *op)
 {
-	struct pinlease_file *file = x_world.file[x_plan.lease[op->a].file];
 	struct pinlease *lease = x_world.lease[op->a];
 	uint32_t index;
 
-	if (op->kind == X_TRUNCATE)
-		pinlease_file_truncate(file, (1 + op->b % X_PAGES) * SIM_PAGE);
-	else if (op->kind == X_PUNCH)
-		pinlease_file_allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				       op->b % X_PAGES * SIM_PAGE, SIM_PAGE);
+	if (op->kind == X_TRUNCATE || op->kind == X_PUNCH)
+		main_change(op);
 	else if (op->kind == X_FORK)
 		x_fork();
 	else if (op->kind == X_ANEW)

@@ -22,6 +22,7 @@ static struct file_data {
 	uint64_t reached[X_PAGES]; /* the last that came into the file through a lease */
 	uint64_t newest[X_PAGES];  /* the newest of them: a page of zeros is written back, too */
 	bool dirty[X_PAGES], taken[X_PAGES];
+	uint32_t from, end; /* pages that a change of our own is emptying */
 } files[X_FILES];
 
 static uint64_t truth[X_LEASES][X_PAGES], landed[X_LEASES][X_PAGES];
@@ -80,6 +81,29 @@ void x_data_active(uint32_t i)
 	}
 }
 
+/* Breaks by others, of leases that are fenced already, go on beside it. */
+static bool emptied(uint32_t file, uint32_t page)
+{
+	return page >= files[file].from && page < files[file].end && !file_value(file, page);
+}
+
+void x_data_change(uint32_t file, uint32_t from, uint32_t end)
+{
+	files[file].from = from;
+	files[file].end = end;
+}
+
+void x_data_changed(uint32_t file)
+{
+	uint32_t i, page;
+
+	for (i = 0; i < x_plan.leases; i++)
+		for (page = 0; x_plan.lease[i].file == file && page < x_plan.lease[i].pages; page++)
+			if (emptied(file, x_plan.lease[i].page + page))
+				truth[i][page] = 0;
+	files[file].from = files[file].end = 0;
+}
+
 int x_data_missing(uint32_t i, bool fresh_only)
 {
 	const struct x_lease_plan *l = &x_plan.lease[i];
@@ -88,7 +112,8 @@ int x_data_missing(uint32_t i, bool fresh_only)
 	x_result->checked++;
 	for (page = 0; page < l->pages; page++)
 		if (fresh_only ? fresh[i][page] && files[l->file].reached[l->page + page] < truth[i][page]
-			       : file_value(l->file, l->page + page) != truth[i][page])
+			       : file_value(l->file, l->page + page) != truth[i][page] &&
+					 !emptied(l->file, l->page + page))
 			return (int)page;
 	return -1;
 }
