@@ -156,14 +156,15 @@ static void main_anew(const struct x_op *op)
 static void main_change(const struct x_op *op)
 {
 	uint32_t file = x_plan.lease[op->a].file, page = op->b % X_PAGES;
+	int r;
 
 	x_data_change(file, op->kind == X_PUNCH ? page : page + 1, op->kind == X_PUNCH ? page + 1 : X_PAGES);
 	if (op->kind == X_PUNCH)
-		pinlease_file_allocate(x_world.file[file], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				       page * SIM_PAGE, SIM_PAGE);
+		r = pinlease_file_allocate(x_world.file[file], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					   page * SIM_PAGE, SIM_PAGE);
 	else
-		pinlease_file_truncate(x_world.file[file], (page + 1) * SIM_PAGE);
-	x_data_changed(file);
+		r = pinlease_file_truncate(x_world.file[file], (page + 1) * SIM_PAGE);
+	x_data_changed(file, !r);
 }
 
 static void main_once(const struct x_op *op)

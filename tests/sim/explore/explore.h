@@ -233,7 +233,7 @@ void x_data_active(uint32_t lease); /* a generation begins: what is in the file 
 int x_data_missing(uint32_t lease, bool fresh);
 void x_data_landed(const struct x_write *w);
 void x_data_change(uint32_t file, uint32_t from, uint32_t end); /* our own: these pages are to be emptied */
-void x_data_changed(uint32_t file);				/* and have been, or not */
+void x_data_changed(uint32_t file, bool done);			/* and have been, or not */
 void x_data_lost(uint32_t lease, uint64_t off, uint64_t len);
 void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len);
 void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len); /* by the library */

@@ -93,12 +93,12 @@ void x_data_change(uint32_t file, uint32_t from, uint32_t end)
 	files[file].end = end;
 }
 
-void x_data_changed(uint32_t file)
+void x_data_changed(uint32_t file, bool done)
 {
 	uint32_t i, page;
 
 	for (i = 0; i < x_plan.leases; i++)
-		for (page = 0; x_plan.lease[i].file == file && page < x_plan.lease[i].pages; page++)
+		for (page = 0; done && x_plan.lease[i].file == file && page < x_plan.lease[i].pages; page++)
 			if (emptied(file, x_plan.lease[i].page + page))
 				truth[i][page] = 0;
 	files[file].from = files[file].end = 0;
