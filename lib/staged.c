@@ -36,9 +36,9 @@ static _Atomic uint64_t *staged_told(struct pl_staged *s)
 /* mmap(2) need not give such an address by itself. */
 static int staged_map_aligned(uint64_t len, void **out)
 {
-	uint64_t spare = HUGE_BYTES, head;
+	int r = pl_sys_map(NULL, len + HUGE_BYTES, PROT_READ | PROT_WRITE, -1, 0, out);
+	uint64_t head;
 	char *at;
-	int r = pl_sys_map(NULL, len + spare, PROT_READ | PROT_WRITE, -1, 0, out);
 
 	if (r)
 		return r;
@@ -46,8 +46,8 @@ static int staged_map_aligned(uint64_t len, void **out)
 	head = pl_round_up((uintptr_t)at, HUGE_BYTES) - (uintptr_t)at;
 	if (head)
 		pl_sys_unmap(at, head);
-	if (head < spare)
-		pl_sys_unmap(at + head + len, spare - head);
+	if (head < HUGE_BYTES)
+		pl_sys_unmap(at + head + len, HUGE_BYTES - head);
 	*out = at + head;
 	return 0;
 }

@@ -365,17 +365,24 @@ static void test_beside_release(struct world *w)
 	world_close(w);
 }
 
-/* The pages themselves are the file's: nobody knows what was lost, so all of them are made dirty again. */
-/* As often as its counter holds, and nobody has asked meanwhile. */
-static void test_lost_again_and_again(struct world *w)
+/* A pinned lease, and beside it a staged one with something to write back. */
+static struct pinlease *pinned_beside(struct world *w, struct pinlease **other)
 {
-	struct pinlease *pinned, *other;
-	unsigned int i;
+	struct pinlease *pinned;
 
 	world_open(w, PINLEASE_WRITE);
 	pinned = world_lease(w, 0, 4 * SIM_PAGE, NULL);
-	other = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
-	world_write_told(other, 0, SIM_PAGE, 31);
+	*other = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
+	world_write_told(*other, 0, SIM_PAGE, 26);
+	return pinned;
+}
+
+/* As often as its counter holds, and nobody has asked meanwhile. */
+static void test_lost_again_and_again(struct world *w)
+{
+	struct pinlease *other, *pinned = pinned_beside(w, &other);
+	unsigned int i;
+
 	sim_fail("datasync", 1, -EIO, 0);
 	for (i = 0; i <= UINT16_MAX; i++)
 		assert_int_equal(pinlease_sync(other, 0, 0, 0), -EIO);
@@ -385,16 +392,13 @@ static void test_lost_again_and_again(struct world *w)
 	world_close(w);
 }
 
+/* The pages themselves are the file's: nobody knows what was lost, so all of them are made dirty again. */
 static void test_pinned(struct world *w)
 {
-	struct pinlease *pinned, *other;
+	struct pinlease *other, *pinned = pinned_beside(w, &other);
 	unsigned int advised;
 
-	world_open(w, PINLEASE_WRITE);
-	pinned = world_lease(w, 0, 4 * SIM_PAGE, NULL);
-	other = world_lease(w, 4 * SIM_PAGE, 4 * SIM_PAGE, &told);
 	assert_int_equal(world_info(pinned).mode, PINLEASE_MODE_PINNED);
-	world_write_told(other, 0, SIM_PAGE, 26);
 	sim_fail("datasync", 1, -EIO, 1);
 	assert_int_equal(world_sync(other), -EIO);
 	advised = sim_calls("advise");
