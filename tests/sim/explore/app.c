@@ -119,7 +119,7 @@ static void lease_restore(uint32_t i, struct pinlease *lease)
 static void lease_sync(uint32_t i, struct pinlease *lease)
 {
 	uint32_t let_go = x_props_let_go(i);
-	uint64_t need[X_PAGES];
+	struct x_need need[X_PAGES];
 
 	x_data_sync_begin(i, need);
 	if (!pinlease_sync(lease, 0, 0, 0) && x_plan.lease[i].access == PINLEASE_WRITE)

@@ -204,6 +204,12 @@ __attribute__((noreturn)) void x_run_over(void);
 __attribute__((noreturn)) void x_kill(void);
 void x_fork(void);
 
+/* What a sync has to make durable of a page, and how often we had emptied it before. */
+struct x_need {
+	uint64_t value;
+	uint32_t emptied;
+};
+
 /* props.c: an operation is under way from granted to ended, a lease from new to release */
 void x_props_step(void);
 void x_props_idle(void);
@@ -214,7 +220,7 @@ uint32_t x_props_gen(uint32_t lease); /* as it is now */
 void x_props_event(uint32_t lease, const struct pinlease_event *ev);
 void x_props_asked_for(uint32_t lease); /* the application restores, or acquires */
 void x_props_excuse(uint64_t ns);	/* from now on openers may wait for so much more */
-void x_props_synced(uint32_t lease, uint32_t let_go, const uint64_t need[X_PAGES]);
+void x_props_synced(uint32_t lease, uint32_t let_go, const struct x_need need[X_PAGES]);
 uint32_t x_props_let_go(uint32_t lease); /* how often its file's guard was */
 void x_props_new_lease(uint32_t i, struct pinlease *lease);
 void x_props_release(uint32_t lease);
@@ -238,7 +244,7 @@ void x_data_lost(uint32_t lease, uint64_t off, uint64_t len);
 void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len);
 void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len); /* by the library */
 void x_data_synced(const struct sim_inode *inode, bool done, int r);
-void x_data_sync_begin(uint32_t lease, uint64_t need[X_PAGES]);	      /* what it has to make durable */
-int x_data_not_durable(uint32_t lease, const uint64_t need[X_PAGES]); /* a page, or -1 */
+void x_data_sync_begin(uint32_t lease, struct x_need need[X_PAGES]); /* what it has to make durable */
+int x_data_not_durable(uint32_t lease, const struct x_need need[X_PAGES]); /* a page, or -1 */
 
 #endif

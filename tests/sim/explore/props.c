@@ -454,7 +454,7 @@ static void watch_synced(struct sim_inode *inode, bool done, int r)
 	x_data_synced(inode, done, r);
 }
 
-void x_props_synced(uint32_t i, uint32_t let_go, const uint64_t need[X_PAGES])
+void x_props_synced(uint32_t i, uint32_t let_go, const struct x_need need[X_PAGES])
 {
 	int page = x_data_not_durable(i, need);
 

@@ -13,26 +13,19 @@
 #include <unistd.h>
 
 #include "explore.h"
-#include "util.h"
 
 static struct file_data {
 	int fd;
 	uint64_t values; /* given away so far */
 	uint64_t syncing[X_PAGES], durable[X_PAGES];
-	uint64_t reached[X_PAGES]; /* the last that came into the file through a lease */
-	uint64_t newest[X_PAGES];  /* the newest of them: a page of zeros is written back, too */
+	uint64_t reached[X_PAGES]; /* the newest that came into the file through a lease */
 	bool dirty[X_PAGES], taken[X_PAGES];
 	uint32_t from, end; /* pages that a change of our own is emptying */
+	uint32_t emptied[X_PAGES]; /* how often one has */
 } files[X_FILES];
 
 static uint64_t truth[X_LEASES][X_PAGES], landed[X_LEASES][X_PAGES];
 static bool fresh[X_LEASES][X_PAGES]; /* landed in this generation */
-
-static void data_reached(struct file_data *f, uint32_t page, uint64_t value)
-{
-	f->reached[page] = value;
-	f->newest[page] = pl_max_u64(f->newest[page], value);
-}
 
 /* Of the page cache: 0 behind the end of the file. */
 static uint64_t file_value(uint32_t file, uint32_t page)
@@ -81,10 +74,15 @@ void x_data_active(uint32_t i)
 	}
 }
 
-/* Breaks by others, of leases that are fenced already, go on beside it. */
-static bool emptied(uint32_t file, uint32_t page)
+/* Breaks by others, of leases that are fenced already, go on beside it, and syncs. */
+static bool changing(uint32_t file, uint32_t page)
 {
-	return page >= files[file].from && page < files[file].end && !file_value(file, page);
+	return page >= files[file].from && page < files[file].end;
+}
+
+static bool changing_empty(uint32_t file, uint32_t page)
+{
+	return changing(file, page) && !file_value(file, page);
 }
 
 void x_data_change(uint32_t file, uint32_t from, uint32_t end)
@@ -95,12 +93,17 @@ void x_data_change(uint32_t file, uint32_t from, uint32_t end)
 
 void x_data_changed(uint32_t file, bool done)
 {
+	const struct x_lease_plan *l;
 	uint32_t i, page;
 
-	for (i = 0; i < x_plan.leases; i++)
-		for (page = 0; done && x_plan.lease[i].file == file && page < x_plan.lease[i].pages; page++)
-			if (emptied(file, x_plan.lease[i].page + page))
+	for (page = files[file].from; done && page < files[file].end; page++)
+		files[file].emptied[page]++;
+	for (i = 0; done && i < x_plan.leases; i++) {
+		l = &x_plan.lease[i];
+		for (page = 0; l->file == file && page < l->pages; page++)
+			if (changing_empty(file, l->page + page))
 				truth[i][page] = 0;
+	}
 	files[file].from = files[file].end = 0;
 }
 
@@ -113,7 +116,7 @@ int x_data_missing(uint32_t i, bool fresh_only)
 	for (page = 0; page < l->pages; page++)
 		if (fresh_only ? fresh[i][page] && files[l->file].reached[l->page + page] < truth[i][page]
 			       : file_value(l->file, l->page + page) != truth[i][page] &&
-					 !emptied(l->file, l->page + page))
+					 !changing_empty(l->file, l->page + page))
 			return (int)page;
 	return -1;
 }
@@ -128,7 +131,7 @@ void x_data_landed(const struct x_write *w)
 	if (file_value(l->file, l->page + w->page) != w->value)
 		return;
 	files[l->file].dirty[l->page + w->page] = true;
-	data_reached(&files[l->file], l->page + w->page, w->value);
+	files[l->file].reached[l->page + w->page] = w->value;
 }
 
 /* Told: whether what is in the page cache of it gets onto the disk, no later sync says. */
@@ -166,7 +169,7 @@ void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len)
 	uint64_t page;
 
 	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++)
-		data_reached(f, (uint32_t)page, file_value((uint32_t)(f - files), (uint32_t)page));
+		f->reached[page] = file_value((uint32_t)(f - files), (uint32_t)page);
 }
 
 void x_data_synced(const struct sim_inode *inode, bool done, int r)
@@ -185,28 +188,26 @@ void x_data_synced(const struct sim_inode *inode, bool done, int r)
 	}
 }
 
-void x_data_sync_begin(uint32_t i, uint64_t need[X_PAGES])
-{
-	uint32_t page;
-
-	for (page = 0; page < X_PAGES; page++)
-		need[page] = truth[i][page] == landed[i][page] ? landed[i][page] : 0;
-}
-
-/* It came into the file, and a change of our own has taken it out again: nobody writes a 0. */
-static bool punched(uint32_t file, uint32_t page, uint64_t value)
-{
-	return files[file].newest[page] >= value && !file_value(file, page);
-}
-
-int x_data_not_durable(uint32_t i, const uint64_t need[X_PAGES])
+void x_data_sync_begin(uint32_t i, struct x_need need[X_PAGES])
 {
 	const struct x_lease_plan *l = &x_plan.lease[i];
 	uint32_t page;
 
+	for (page = 0; page < l->pages; page++) {
+		need[page].value = truth[i][page] == landed[i][page] ? landed[i][page] : 0;
+		need[page].emptied = files[l->file].emptied[l->page + page];
+	}
+}
+
+int x_data_not_durable(uint32_t i, const struct x_need need[X_PAGES])
+{
+	const struct x_lease_plan *l = &x_plan.lease[i];
+	const struct file_data *f = &files[l->file];
+	uint32_t page;
+
 	for (page = 0; page < l->pages; page++)
-		if (files[l->file].durable[l->page + page] < need[page] &&
-		    !punched(l->file, l->page + page, need[page]))
+		if (f->durable[l->page + page] < need[page].value &&
+		    f->emptied[l->page + page] == need[page].emptied && !changing(l->file, l->page + page))
 			return (int)page;
 	return -1;
 }
