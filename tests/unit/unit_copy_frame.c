@@ -177,6 +177,15 @@ static void test_text(void **state)
 	(void)state;
 	frame_text("a\033[2J\177\nlong", 12, text, sizeof(text));
 	assert_string_equal(text, "a?[2J??");
+	/* U+009B, which begins a sequence as the escape does, in its long forms too, alone, and cut off. */
+	frame_text("\302\233J\233", 4, text, sizeof(text));
+	assert_string_equal(text, "??J?");
+	frame_text("\340\202\233\360\200\202\233", 7, text, sizeof(text));
+	assert_string_equal(text, "???????");
+	frame_text("\303\251\342\202\254\302\240\342\202\254", 10, text, sizeof(text));
+	assert_string_equal(text, "\303\251\342\202\254\302\240");
+	frame_text("123456\303\251", 8, text, sizeof(text));
+	assert_string_equal(text, "123456?");
 	frame_text("", 0, text, sizeof(text));
 	assert_string_equal(text, "");
 }

@@ -183,12 +183,38 @@ int hello_decode(const void *buf, size_t len, struct hello *hello)
 	return 0;
 }
 
+/*
+ * How long the character of UTF-8 at s is; 0: none, or one that a terminal obeys. U+0080 to U+009F are
+ * such ones, and so is what decoders that are careless take for them: bytes alone, and forms that are too long.
+ */
+static size_t shown_len(const uint8_t *s, size_t left)
+{
+	size_t n = *s < 0x80 ? 1 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : 4, i;
+
+	if (*s < 0x20 || *s == 0x7f || (*s >= 0x80 && *s < 0xc2) || *s > 0xf4 || n > left)
+		return 0;
+	for (i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	if ((*s == 0xc2 || *s == 0xe0) && s[1] < 0xa0)
+		return 0;
+	return *s == 0xf0 && s[1] < 0x90 ? 0 : n;
+}
+
 void frame_text(const void *from, size_t len, char *text, size_t size)
 {
-	const unsigned char *bytes = from;
-	size_t i;
+	const uint8_t *bytes = from;
+	size_t i = 0, n;
 
-	for (i = 0; i < len && i < size - 1; i++)
-		text[i] = bytes[i] < 0x20 || bytes[i] == 0x7f ? '?' : (char)bytes[i];
-	text[i] = '\0';
+	if (len > size - 1)
+		len = size - 1;
+	while (i < len) {
+		n = shown_len(bytes + i, len - i);
+		if (n)
+			memmove(text + i, bytes + i, n);
+		else
+			text[i] = '?';
+		i += n ? n : 1;
+	}
+	text[len] = '\0';
 }
