@@ -3,7 +3,7 @@
  * Messages between owner and peer. Decoding: any bytes are one message, which encodes to the
  * same bytes, or -EPROTO. The peer's state machine: calls and messages in any order, beside a
  * second account of what it may do and must answer. The owner: hears what the peer says,
- * whole or spoilt, about a real grant.
+ * whole or spoilt, about a real grant. And the frames that all this comes in (fuzz_frames.h).
  *
  * An input: a byte for what, then a byte for each step, with what belongs to it.
  */
@@ -12,7 +12,7 @@
 
 #include <pinlease/peers.h>
 
-#include "fuzz_sim.h"
+#include "fuzz_frames.h"
 #include "wire.h"
 
 #define GRANT_BYTES 8192u
@@ -286,9 +286,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct fuzz_input in = { .at = data, .end = data + len };
 
-	if (fuzz_byte(&in) & 1)
-		machine(&in);
-	else
+	switch (fuzz_byte(&in) % 4) {
+	case 0:
 		decode(in.at, (size_t)(in.end - in.at));
+		break;
+	case 1:
+		machine(&in);
+		break;
+	case 2:
+		fuzz_carrier(&in, world.lease);
+		break;
+	default:
+		fuzz_copy(in.at, (size_t)(in.end - in.at));
+		break;
+	}
 	return 0;
 }
