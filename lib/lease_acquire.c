@@ -166,7 +166,12 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 			return pl_refuse(why, PINLEASE_AT_MAP, PINLEASE_WHY_MAPPING, r);
 		lease->map.addr = addr;
 		lease->map.len = pl_round_up(lease->range.len, file->id.page);
-		pl_sys_advise(addr, lease->map.len, MADV_DONTFORK);
+		/* A child that inherits it would keep the guard alive, and reach what is leased. */
+		r = pl_sys_advise(addr, lease->map.len, MADV_DONTFORK);
+		if (r) {
+			pl_why_set(why, PINLEASE_AT_MAP, PINLEASE_WHY_MEMORY, r);
+			return r;
+		}
 	}
 	if (staged) {
 		r = pl_staged_new(&lease->staged, addr, lease->range.off, lease->range.len, file->id.page,
@@ -195,12 +200,17 @@ static void lease_unmap(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
 	bool applications = lease->map.len && !lease->map.ours && !file->base.addr;
+	int r;
 
 	pl_lease_unreserve(lease);
-	if (lease->staged && applications)
-		pl_staged_unmap_back(lease->staged, file->fd, lease->map.prot, pl_fileid_pmem(&file->id));
-	else
+	if (lease->staged && applications) {
+		r = pl_staged_unmap_back(lease->staged, file->fd, lease->map.prot, pl_fileid_pmem(&file->id));
+		if (r)
+			pl_log_write(&file->env->log, 3, "lease %p: the file cannot be mapped at %p again (%d)",
+				     (void *)lease, lease->map.addr, r);
+	} else {
 		pl_staged_free(lease->staged);
+	}
 	if (applications)
 		pl_sys_advise(lease->map.addr, lease->map.len, MADV_DOFORK);
 	pl_filemap_free(&lease->map);

@@ -116,9 +116,12 @@ void pl_staged_free(struct pl_staged *s)
 /* Nobody tells whether the application's mapping had MAP_SYNC: it would miss it, and not mind it. */
 int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot, bool pmem)
 {
-	int r = pmem ? pl_sys_map_sync(s->addr, s->map_len, prot, fd, s->file_off) : -EOPNOTSUPP;
 	void *at;
+	int r;
 
+	/* Should nothing take its place, what peers have written must not stay there, nor get into a child. */
+	pl_sys_advise(s->addr, s->map_len, MADV_DONTNEED);
+	r = pmem ? pl_sys_map_sync(s->addr, s->map_len, prot, fd, s->file_off) : -EOPNOTSUPP;
 	if (r)
 		r = pl_sys_map(s->addr, s->map_len, prot, fd, s->file_off, &at);
 	pl_sys_free(s);
