@@ -5,6 +5,8 @@
 #include <infiniband/verbs.h>
 #include <pinlease/backend.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "sys.h"
 #include "world.h"
@@ -269,7 +271,19 @@ static void test_acquire_undone_after_expiry(struct world *w)
 	world_close(w);
 }
 
-/* opts.addr: the mapping is used where it is, and must be of this very range. */
+static bool child_has(void *addr)
+{
+	unsigned char present;
+	int status = -1;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(!mincore(addr, SIM_PAGE, &present));
+	assert_true(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* opts.addr: the mapping is used where it is, must be of this very range, and meanwhile is not for children. */
 static void test_mapping_of_the_application(struct world *w)
 {
 	struct pinlease_opts o = { .mode = PINLEASE_MODE_PINNED };
@@ -281,11 +295,17 @@ static void test_mapping_of_the_application(struct world *w)
 	fd = pl_sys_dup(sim_lease_fd(w->path));
 	assert_int_equal(pl_sys_map(NULL, WORLD_SIZE, PROT_READ | PROT_WRITE, fd, 0, &o.addr), 0);
 	pl_sys_close(fd);
+	sim_fail("advise", 1, -ENOMEM, 1);
+	assert_int_equal(world_acquire(w, 0, WORLD_SIZE, &o, &why, &lease), -ENOMEM);
+	assert_int_equal(why.stage, PINLEASE_AT_MAP);
+	assert_true(child_has(o.addr));
 	lease = world_lease(w, 0, WORLD_SIZE, &o);
 	assert_ptr_equal(world_view(lease).addr, o.addr);
+	assert_false(child_has(o.addr));
 	world_write(lease, SIM_PAGE, SIM_PAGE, 71);
 	assert_int_equal(pinlease_release(lease), 0);
 	w->leases = 0;
+	assert_true(child_has(o.addr));
 	assert_true(sim_filled((char *)o.addr + SIM_PAGE, SIM_PAGE, 71));
 	/* Another part of the file, or not all of it. */
 	assert_int_equal(world_acquire(w, SIM_PAGE, SIM_PAGE, &o, &why, &lease), -EINVAL);
@@ -298,6 +318,42 @@ static void test_mapping_of_the_application(struct world *w)
 	w->leases = 0;
 	pl_sys_unmap(o.addr, 8 * SIM_PAGE);
 	pl_sys_unmap((char *)o.addr + 9 * SIM_PAGE, 7 * SIM_PAGE);
+	world_close(w);
+}
+
+static bool lands(uint32_t rkey, const struct pinlease_view *view)
+{
+	struct sim_dma dma;
+
+	sim_dma_write(&dma, rkey, view->iova, SIM_PAGE, 72, 0);
+	return sim_dma_wait(&dma) == SIM_DMA_LANDED;
+}
+
+/* Of two registrations the first will not go: the key of the other one is dead at once all the same. */
+static void test_one_of_two_will_not_go(struct world *w)
+{
+	struct pinlease_view first, second = { .size = sizeof(second) };
+	struct pinlease *lease;
+	struct sim_opener *o;
+	uint32_t index;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	assert_int_equal(pinlease_mr_add(lease, sim_device(SIM_ODP_NONE), IBV_ACCESS_REMOTE_WRITE, &index), 0);
+	first = world_view(lease);
+	assert_int_equal(pinlease_view_get(lease, index, &second), 0);
+	assert_true(lands(first.rkey, &first) && lands(second.rkey, &second));
+	/* The first call fails; of those behind it the first succeeds, and then none. */
+	sim_fail("dereg_mr", 1, -EBUSY, 1);
+	sim_fail("dereg_mr", 2, -EBUSY, 0);
+	o = sim_truncate(w->path, WORLD_SIZE);
+	sim_sleep(100 * SIM_MS);
+	assert_false(sim_opener_done(o));
+	assert_true(lands(first.rkey, &first));
+	assert_false(lands(second.rkey, &second));
+	sim_clear();
+	world_opener_in(o, SIM_S);
+	assert_false(lands(first.rkey, &first));
 	world_close(w);
 }
 
@@ -377,6 +433,7 @@ int main(void)
 		world_test(test_acquire_undone_later),
 		world_test(test_acquire_undone_after_expiry),
 		world_test(test_mapping_of_the_application),
+		world_test(test_one_of_two_will_not_go),
 		world_test(test_own_mr),
 	};
 

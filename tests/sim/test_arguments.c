@@ -226,6 +226,11 @@ static void test_hostile_answers(struct world *w)
 	/* Beyond its end, and then another's. */
 	assert_int_equal(pinlease_grant_received(p.grant, pair_buf, (size_t)n), -EPROTO);
 	assert_int_equal(pinlease_grant_received(grant, pair_buf, (size_t)n), -EPROTO);
+	/* Of its own grant, but under the name of another lease. */
+	answer.count = 0;
+	answer.lease++;
+	n = pl_wire_encode(&answer, pair_buf, sizeof(pair_buf));
+	assert_int_equal(pinlease_grant_received(p.grant, pair_buf, (size_t)n), -EPROTO);
 	assert_int_equal(world_info(lease).in_flight, 2);
 	assert_int_equal(pinlease_grant_free(grant), 0);
 	pair_free(&p);
