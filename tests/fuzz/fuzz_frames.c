@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Frames. A carrier's: any bytes, in pieces of any size, are read here a second time, and the carrier hands on
- * the same messages, takes its own for itself, and is dead from the first frame that is none. pl-copy's: what is
- * decoded encodes to the same bytes, a name is that of a file, and a text does nothing to a terminal.
+ * Frames. A carrier's: any bytes, in pieces of any size, are read here a second time, and the carrier hands
+ * on the same messages, takes its own for itself, and is dead from the first frame that is none. pl-copy's:
+ * what is decoded encodes to the same bytes, a name is that of a file, and a text does nothing to a terminal.
  */
 #include "fuzz_frames.h"
 
@@ -22,10 +22,10 @@
 struct line {
 	struct pinlease_carry *carry;
 	struct pinlease_grant *grant;
-	int fd;			/* the peer's end */
+	int fd; /* the peer's end */
 	unsigned char stream[STREAM];
-	uint32_t sent, read;	/* of stream: by the peer, and here */
-	struct pl_wire about;	/* what the grant's descriptor says */
+	uint32_t sent, read;  /* of stream: by the peer, and here */
+	struct pl_wire about; /* what the grant's descriptor says */
 	int dead;
 };
 
@@ -93,7 +93,9 @@ static void say_frame(struct line *l, unsigned int kind, const void *body, uint3
 static void step(struct fuzz_input *in, struct line *l)
 {
 	unsigned char body[2 * PINLEASE_CARRY_MAX], how = fuzz_byte(in);
-	struct pl_wire w = { .type = PL_WIRE_RETURNED, .gen = l->about.gen, .lease = l->about.lease,
+	struct pl_wire w = { .type = PL_WIRE_RETURNED,
+			     .gen = l->about.gen,
+			     .lease = l->about.lease,
 			     .grant = l->about.grant };
 	uint32_t len;
 

@@ -9,7 +9,9 @@
  */
 #include <errno.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 
+#include <pinlease/carry.h>
 #include <pinlease/peers.h>
 
 #include "fuzz_sim.h"
@@ -20,6 +22,7 @@
 static struct fuzz_sim world;
 static struct pinlease_peer *remote;
 static const char *other; /* a file that nobody has open */
+static int sockets[2];
 
 static void *marker = &world;
 
@@ -43,6 +46,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argv;
 	world = fuzz_sim_make();
 	other = sim_file("other", SIM_PAGE);
+	fuzz_require(!socketpair(AF_UNIX, SOCK_STREAM, 0, sockets));
 	peer_make();
 	return 0;
 }
@@ -125,6 +129,16 @@ static int call_probe(char *p, size_t size, void **out)
 	return r;
 }
 
+static int call_carry(char *p, size_t size, void **out)
+{
+	int r = pinlease_carry_socket(sockets[0], (void *)p, (struct pinlease_carry **)out);
+
+	(void)size;
+	if (!r)
+		fuzz_require(!pinlease_carry_free(*out));
+	return r;
+}
+
 static const struct in_call {
 	size_t known;
 	int (*call)(char *p, size_t size, void **out);
@@ -134,6 +148,7 @@ static const struct in_call {
 	{ sizeof(struct pinlease_opts), call_acquire },
 	{ sizeof(struct pinlease_grant_opts), call_grant_new },
 	{ sizeof(struct pinlease_probe_opts), call_probe },
+	{ sizeof(struct pinlease_carry_opts), call_carry },
 };
 
 static int call_view(char *p)

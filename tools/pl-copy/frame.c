@@ -185,7 +185,8 @@ int hello_decode(const void *buf, size_t len, struct hello *hello)
 
 /*
  * How long the character of UTF-8 at s is; 0: none, or one that a terminal obeys. U+0080 to U+009F are
- * such ones, and so is what decoders that are careless take for them: bytes alone, and forms that are too long.
+ * such ones, and so is what decoders that are careless take for them: bytes alone, and forms that are too
+ * long.
  */
 static size_t shown_len(const uint8_t *s, size_t left)
 {
