@@ -14,8 +14,8 @@ from doctree import TOP, Verdict, pages
 NAME = re.compile(r"`([a-z0-9]+_[a-z0-9_]+)`")
 NO_TESTS = {"ibv_access"}
 # Whom SECURITY.md has to speak of.
-THREATS = ("malicious peer", "co-user", "Exhausted signals", "Exhausted descriptors", "killed or stopped owner",
-           "hostile descriptor", "Readers of freed memory")
+THREATS = ("malicious peer", "malicious message", "co-user", "Exhausted signals", "Exhausted descriptors",
+           "killed or stopped owner", "hostile descriptor", "Readers of freed memory")
 # What tests/README.md has to have in its table of faults.
 FAULTS = ("call through the seams", "Limits", "full disk", "read-only", "disk fails", "killed peer", "killed owner")
 
