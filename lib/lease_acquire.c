@@ -199,14 +199,15 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 static void lease_unmap(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
-	bool applications = lease->map.len && !lease->map.ours && !file->base.addr;
+	/* A window of the file's own mapping has not been looked at: prot is 0. */
+	bool applications = lease->map.prot && !lease->map.ours;
 	int r;
 
 	pl_lease_unreserve(lease);
 	if (lease->staged && applications) {
 		r = pl_staged_unmap_back(lease->staged, file->fd, lease->map.prot, pl_fileid_pmem(&file->id));
 		if (r)
-			pl_log_write(&file->env->log, 3, "lease %p: the file cannot be mapped at %p again (%d)",
+			pl_log_write(&file->env->log, 3, "lease %p: cannot map the file at %p again (%d)",
 				     (void *)lease, lease->map.addr, r);
 	} else {
 		pl_staged_free(lease->staged);

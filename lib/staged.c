@@ -119,7 +119,7 @@ int pl_staged_unmap_back(struct pl_staged *s, int fd, int prot, bool pmem)
 	void *at;
 	int r;
 
-	/* Should nothing take its place, what peers have written must not stay there, nor get into a child. */
+	/* Should nothing take its place, what peers have written must not stay there, nor reach a child. */
 	pl_sys_advise(s->addr, s->map_len, MADV_DONTNEED);
 	r = pmem ? pl_sys_map_sync(s->addr, s->map_len, prot, fd, s->file_off) : -EOPNOTSUPP;
 	if (r)

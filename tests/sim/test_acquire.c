@@ -283,7 +283,7 @@ static bool child_has(void *addr)
 	return WEXITSTATUS(status);
 }
 
-/* opts.addr: the mapping is used where it is, must be of this very range, and meanwhile is not for children. */
+/* opts.addr: the mapping is used where it is, must be of this very range, and no child has it meanwhile. */
 static void test_mapping_of_the_application(struct world *w)
 {
 	struct pinlease_opts o = { .mode = PINLEASE_MODE_PINNED };
@@ -321,6 +321,40 @@ static void test_mapping_of_the_application(struct world *w)
 	world_close(w);
 }
 
+/* The same of a file that the library has a mapping of its own of: staged memory is in the application's. */
+static void test_mapping_under_a_seal(struct world *w)
+{
+	struct pinlease_file_opts of = { .size = sizeof(of),
+					 .access = PINLEASE_READ,
+					 .guard = PINLEASE_GUARD_SEAL };
+	struct pinlease_opts o = { .mode = PINLEASE_MODE_STAGED };
+	struct pinlease *lease;
+	int memfd, fd;
+
+	assert_int_equal(pinlease_ctx_new(NULL, &w->ctx), 0);
+	w->access = PINLEASE_READ;
+	w->pd = sim_device(SIM_ODP_NONE);
+	w->path = sim_memfd(WORLD_SIZE, &memfd);
+	fd = pl_sys_open(w->path, O_RDWR);
+	assert_int_equal(pl_sys_map(NULL, WORLD_SIZE, PROT_READ, fd, 0, &o.addr), 0);
+	assert_int_equal(pinlease_file_attach(w->ctx, fd, &of, NULL, &w->file), 0);
+	lease = world_lease(w, 0, WORLD_SIZE, &o);
+	assert_ptr_equal(world_view(lease).addr, o.addr);
+	assert_false(child_has(o.addr));
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	assert_true(child_has(o.addr));
+	/* The file's again: else this would be refused. */
+	o.mode = PINLEASE_MODE_PINNED;
+	lease = world_lease(w, 0, WORLD_SIZE, &o);
+	assert_int_equal(pinlease_release(lease), 0);
+	world_forget(w, lease);
+	pl_sys_unmap(o.addr, WORLD_SIZE);
+	pl_sys_close(fd);
+	world_close(w);
+	close(memfd);
+}
+
 static bool lands(uint32_t rkey, const struct pinlease_view *view)
 {
 	struct sim_dma dma;
@@ -339,7 +373,7 @@ static void test_one_of_two_will_not_go(struct world *w)
 
 	world_open(w, PINLEASE_WRITE);
 	lease = world_lease(w, 0, WORLD_SIZE, NULL);
-	assert_int_equal(pinlease_mr_add(lease, sim_device(SIM_ODP_NONE), IBV_ACCESS_REMOTE_WRITE, &index), 0);
+	assert_int_equal(pinlease_mr_add(lease, w->pd, IBV_ACCESS_REMOTE_WRITE, &index), 0);
 	first = world_view(lease);
 	assert_int_equal(pinlease_view_get(lease, index, &second), 0);
 	assert_true(lands(first.rkey, &first) && lands(second.rkey, &second));
@@ -433,6 +467,7 @@ int main(void)
 		world_test(test_acquire_undone_later),
 		world_test(test_acquire_undone_after_expiry),
 		world_test(test_mapping_of_the_application),
+		world_test(test_mapping_under_a_seal),
 		world_test(test_one_of_two_will_not_go),
 		world_test(test_own_mr),
 	};
