@@ -92,14 +92,23 @@ static void test_nonblocking_opener_gets_in(struct world *w)
 	world_close(w);
 }
 
+/* It is asked again and again, never more often than once a second, and that takes no memory. */
 static void test_opener_stays(struct world *w)
 {
+	unsigned int tries, allocs, threads;
 	struct sim_opener *o;
 
 	world_open(w, PINLEASE_WRITE);
 	world_lease(w, 0, WORLD_SIZE, NULL);
 	o = sim_open(w->path, O_RDWR);
+	sim_sleep(5 * SIM_S);
+	tries = sim_calls("set_lease");
+	allocs = sim_calls("alloc");
+	threads = sim_calls("thread_new");
 	sim_sleep(30 * SIM_S);
+	assert_in_range(sim_calls("set_lease") - tries, 15, 31);
+	assert_int_equal(sim_calls("alloc"), allocs);
+	assert_int_equal(sim_calls("thread_new"), threads);
 	assert_int_equal(world_state(w->lease[0]), PINLEASE_REVOKED);
 	world_event(w, PINLEASE_EV_BREAK);
 	world_event(w, PINLEASE_EV_REVOKED);
