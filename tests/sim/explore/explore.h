@@ -242,6 +242,8 @@ void x_data_change(uint32_t file, uint32_t from, uint32_t end); /* our own: thes
 void x_data_changed(uint32_t file, bool done);			/* and have been, or not */
 void x_data_lost(uint32_t lease, uint64_t off, uint64_t len);
 void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len);
+/* Just written: the first page whose value is older than what was there, or -1. */
+int x_data_older(const struct sim_inode *inode, uint64_t off, uint64_t len);
 void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len); /* by the library */
 void x_data_synced(const struct sim_inode *inode, bool done, int r);
 void x_data_sync_begin(uint32_t lease, struct x_need need[X_PAGES]); /* what it has to make durable */

@@ -12,7 +12,8 @@
  * I3	a lease is fenced before its deadline only when all that was begun has ended; what
  *	begins does so in ACTIVE; nothing lands when its generation is over.
  * I4	what landed is in the file when the guard is let go, and what was there before and was
- *	not written through the lease; or LOST is told, and its event comes.
+ *	not written through the lease; or LOST is told, and its event comes. While the guard is
+ *	held, nothing is written over what is newer.
  * I5	what had landed when a sync began is on the disk when it answers 0.
  * I6	an opener waits no longer than the longest deadline of the file, the slow pass and
  *	100 ms; one that insists with O_NONBLOCK no longer than that and 400 ms more.
@@ -443,8 +444,26 @@ static void watch_step(const char *call)
 		x_asked();
 }
 
+/* In a file that is ours. What is written late, when the kernel has let somebody on, the judge knows. */
+static bool is_held(const struct sim_inode *inode)
+{
+	const struct sim_ofd *ofd;
+	uint32_t i;
+
+	for (i = 0; i < x_plan.files; i++) {
+		ofd = ofd_of(i);
+		if (ofd && ofd->inode == inode)
+			return ofd->lease != F_UNLCK && !ofd->downgraded;
+	}
+	return false;
+}
+
 static void watch_wrote(struct sim_inode *inode, uint64_t off, uint64_t len)
 {
+	int page = x_data_older(inode, off, len);
+
+	if (page >= 0 && is_held(inode))
+		sim_violate("I4", "page %d is written, and what was there is newer", page);
 	x_data_wrote(inode, off, len);
 	x_data_reached(inode, off, len);
 }

@@ -19,6 +19,7 @@ static struct file_data {
 	uint64_t values; /* given away so far */
 	uint64_t syncing[X_PAGES], durable[X_PAGES];
 	uint64_t reached[X_PAGES]; /* the newest that came into the file through a lease */
+	uint64_t newest[X_PAGES];  /* that came into it at all */
 	bool dirty[X_PAGES], taken[X_PAGES];
 	uint32_t from, end; /* pages that a change of our own is emptying */
 	uint32_t emptied[X_PAGES]; /* how often one has */
@@ -131,7 +132,7 @@ void x_data_landed(const struct x_write *w)
 	if (file_value(l->file, l->page + w->page) != w->value)
 		return;
 	files[l->file].dirty[l->page + w->page] = true;
-	files[l->file].reached[l->page + w->page] = w->value;
+	files[l->file].reached[l->page + w->page] = files[l->file].newest[l->page + w->page] = w->value;
 }
 
 /* Told: whether what is in the page cache of it gets onto the disk, no later sync says. */
@@ -159,8 +160,23 @@ void x_data_wrote(const struct sim_inode *inode, uint64_t off, uint64_t len)
 	struct file_data *f = data_of(inode);
 	uint64_t page;
 
-	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++)
+	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++) {
 		f->dirty[page] = true;
+		f->newest[page] = file_value((uint32_t)(f - files), (uint32_t)page);
+	}
+}
+
+int x_data_older(const struct sim_inode *inode, uint64_t off, uint64_t len)
+{
+	const struct file_data *f = data_of(inode);
+	uint64_t page, value;
+
+	for (page = off / SIM_PAGE; f && page < X_PAGES && page * SIM_PAGE < off + len; page++) {
+		value = file_value((uint32_t)(f - files), (uint32_t)page);
+		if (value && value < f->newest[page])
+			return (int)page;
+	}
+	return -1;
 }
 
 void x_data_reached(const struct sim_inode *inode, uint64_t off, uint64_t len)
