@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "account.h"
+#include "lease.h"
 #include "world.h"
 
 #define MANY 1000
@@ -341,16 +342,18 @@ static void test_own_truncate(struct world *w)
 static struct {
 	struct pinlease *lease;
 	uint32_t gen, before, after;
-	bool wait;	/* for the deadline, too */
+	bool wait; /* for the deadline, too, and for no slow pass: that makes a barrier of its own */
 } gap;
 
 static void end_in_the_gap(void *arg)
 {
 	(void)arg;
 	gap.before = world_state(gap.lease);
+	if (gap.wait)
+		sim_sleep(200 * SIM_MS);
 	pinlease_dma_end(gap.lease, 1, gap.gen);
 	if (gap.wait)
-		sim_sleep(SIM_S);
+		sim_sleep(100 * SIM_MS);
 	gap.after = world_state(gap.lease);
 }
 
@@ -405,6 +408,45 @@ static void test_deadline_before_barrier(struct world *w)
 	assert_int_equal(gap.after, PINLEASE_REVOKED);
 }
 
+/* The lock is held. */
+static void look_in_the_gap(void *arg)
+{
+	(void)arg;
+	gap.before = pl_lease_state(gap.lease);
+	gap.after = sim_mrs();
+}
+
+static void barrier_before_fence(int ret, unsigned int made)
+{
+	assert_int_equal(ret, 0);
+	assert_int_equal(made, 1);
+	assert_int_equal(gap.before, PINLEASE_BREAKING);
+	assert_int_equal(gap.after, 1);
+}
+
+/* What we break ourselves is summed behind a membarrier, too. */
+static void test_own_breaks_before_barrier(struct world *w)
+{
+	unsigned int made;
+	int r;
+
+	if (!has_membarrier())
+		return;
+	world_open(w, PINLEASE_WRITE);
+	gap.lease = world_lease(w, 0, 2 * SIM_PAGE, NULL);
+	made = sim_calls("membarrier");
+	sim_hook("membarrier", 1, look_in_the_gap, NULL);
+	r = pinlease_file_truncate(w->file, SIM_PAGE);
+	barrier_before_fence(r, sim_calls("membarrier") - made);
+	gap.before = gap.after = 0;
+	made = sim_calls("membarrier");
+	sim_hook("membarrier", 1, look_in_the_gap, NULL);
+	r = pinlease_release(gap.lease);
+	barrier_before_fence(r, sim_calls("membarrier") - made);
+	world_forget(w, gap.lease);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -419,6 +461,7 @@ int main(void)
 		world_test(test_own_truncate),
 		world_test(test_end_before_barrier),
 		world_test(test_deadline_before_barrier),
+		world_test(test_own_breaks_before_barrier),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
