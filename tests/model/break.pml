@@ -10,6 +10,8 @@
  * why the lack of a barrier shows in no timing test. What empties a thread's buffer is a
  * locked instruction of its own (all that take the lock), or the breaker's
  * membarrier. The leases' words change by locked instructions only (account.c).
+ * WEAKER: as the memory model of C has it, which may be weaker. A begin is a relaxed store
+ * and passes all that stand before it; an end is a release store and passes none.
  *
  * What the assertions hold, in the words of docs/design.md:
  *	I1	the opener is not inside while a region is registered, none is registered and
@@ -317,6 +319,18 @@ proctype Memory(byte t)
 
 end:	do
 	:: atomic { buffer[t]?e -> apply(t, e); e = 0 }
+#ifdef WEAKER
+	:: atomic { buffer[t]??0 -> begun[t * SLOTS]++ }
+	:: atomic { buffer[t]??2 -> begun[t * SLOTS + 1]++ }
+	:: atomic { buffer[t]??4 -> begun[t * SLOTS + 2]++ }
+	:: atomic { buffer[t]??6 -> begun[t * SLOTS + 3]++ }
+#ifdef BREAK_END_RELAXED
+	:: atomic { buffer[t]??1 -> ended[t * SLOTS]++ }
+	:: atomic { buffer[t]??3 -> ended[t * SLOTS + 1]++ }
+	:: atomic { buffer[t]??5 -> ended[t * SLOTS + 2]++ }
+	:: atomic { buffer[t]??7 -> ended[t * SLOTS + 3]++ }
+#endif
+#endif
 	od
 }
 
