@@ -161,7 +161,7 @@ enum pinlease_reason {
 	PINLEASE_WHY_ASKED,		/* chosen: asked for by name */
 	PINLEASE_WHY_OPEN,		/* open(2) said no: why.sys_errno */
 	PINLEASE_WHY_WOULD_BREAK,	/* probe: process why.pid holds a lease, which an open would break */
-	PINLEASE_WHY_NO_WRITE,		/* staged cannot be written back: no write(2) (hugetlbfs) */
+	PINLEASE_WHY_NO_WRITE,		/* staged cannot be written back: hugetlbfs, a fd with O_APPEND */
 	PINLEASE_WHY_NOT_STATIC,	/* the static guard was asked for, on what is no device-dax */
 	PINLEASE_WHY_BUDGET,		/* more staged memory than can be written back in lease-break-time */
 	PINLEASE_WHY_LAST,		/* not a reason: one more than the last */

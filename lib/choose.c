@@ -15,8 +15,9 @@ static void choice_check_file(const struct pinlease_file *file, uint32_t access,
 	if (c->mode == PINLEASE_MODE_STAGED && write && sealed) {
 		c->err = -EOPNOTSUPP;
 		c->reason = PINLEASE_WHY_STAGED_SEALED;
-	} else if (c->mode == PINLEASE_MODE_STAGED && write && file->id.fs == PL_FS_HUGETLBFS) {
-		/* hugetlbfs has read(2), but no write(2): EINVAL. */
+	} else if (c->mode == PINLEASE_MODE_STAGED && write &&
+		   (file->id.fs == PL_FS_HUGETLBFS || file->appends)) {
+		/* hugetlbfs has read(2), but no write(2): EINVAL. With O_APPEND it is at the end. */
 		c->err = -EOPNOTSUPP;
 		c->reason = PINLEASE_WHY_NO_WRITE;
 	}

@@ -15,7 +15,7 @@ static int refuse(struct pinlease_why *why, uint32_t stage, uint32_t reason, int
 }
 
 /* Is fd open for what access and the guard need? */
-static int file_check_fd(const struct pinlease_file *file, struct pinlease_why *why)
+static int file_check_fd(struct pinlease_file *file, struct pinlease_why *why)
 {
 	int flags = pl_sys_get_flags(file->fd), mode;
 
@@ -27,6 +27,7 @@ static int file_check_fd(const struct pinlease_file *file, struct pinlease_why *
 	/* F_RDLCK on a descriptor open for writing is always refused (check_conflicting_open). */
 	if (file->guard.ops == &pl_guard_lease && file->access == PINLEASE_READ && mode != O_RDONLY)
 		return refuse(why, PINLEASE_AT_OPEN, PINLEASE_WHY_BAD_FD, -EBADF);
+	file->appends = flags & O_APPEND;
 	return 0;
 }
 

@@ -69,6 +69,9 @@ static int acquire_check(const struct pinlease_file *file, uint64_t off, uint64_
 	r = pl_fileid_size(file->fd, &file->id, &size);
 	if (r)
 		return pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_BAD_FD, r);
+	/* It may have grown after it was mapped and before the seals were on. */
+	if (file->base.addr && !o->addr)
+		size = pl_min_u64(size, file->base.len);
 	if (!len || off > size || len > size - off)
 		return pl_refuse(why, PINLEASE_AT_SIZE, PINLEASE_WHY_RANGE, -EINVAL);
 	if (file->came_sealed && access == PINLEASE_WRITE && !o->addr)
@@ -153,6 +156,20 @@ static uint32_t staged_use(const struct pinlease *lease)
 	return PL_STAGED_WRITABLE | (unfilled ? PL_STAGED_UNFILLED : 0);
 }
 
+/*
+ * What staged memory takes the place of must come back with the release, as it was. Tried, since a
+ * sealed memfd is mapped for writing by nobody any more, who has it mapped so before.
+ */
+static int acquire_comes_back(const struct pinlease *lease)
+{
+	void *at;
+	int r = pl_sys_map(NULL, lease->map.len, lease->map.prot, lease->file->fd, lease->range.off, &at);
+
+	if (!r)
+		pl_sys_unmap(at, lease->map.len);
+	return r;
+}
+
 static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *why)
 {
 	struct pinlease_file *file = lease->file;
@@ -174,8 +191,10 @@ static int acquire_map(struct pinlease *lease, void *addr, struct pinlease_why *
 		}
 	}
 	if (staged) {
-		r = pl_staged_new(&lease->staged, addr, lease->range.off, lease->range.len, file->id.page,
-				  staged_use(lease));
+		r = addr ? acquire_comes_back(lease) : 0;
+		if (!r)
+			r = pl_staged_new(&lease->staged, addr, lease->range.off, lease->range.len,
+					  file->id.page, staged_use(lease));
 		lease->map.addr = r ? lease->map.addr : lease->staged->addr;
 	} else if (!addr && file->base.addr) {
 		lease->map.addr = (char *)file->base.addr + lease->range.off;

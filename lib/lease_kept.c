@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What a staged lease has and the file has not: after LOST, or a sync that failed. */
 #include <errno.h>
+#include <fcntl.h>
 
 #include "lease.h"
 #include "sys.h"
@@ -46,6 +47,16 @@ static void save_end(struct pinlease *lease)
 	pthread_mutex_unlock(&file->lock);
 }
 
+/* With O_APPEND pwrite(2) writes behind the end, and not where it is told to. */
+static int save_check(int fd)
+{
+	int flags = pl_sys_get_flags(fd);
+
+	if (flags < 0)
+		return flags;
+	return flags & O_APPEND ? -EINVAL : 0;
+}
+
 int pl_lease_save(struct pinlease *lease, int fd)
 {
 	uint64_t off = 0, len = 0;
@@ -53,6 +64,8 @@ int pl_lease_save(struct pinlease *lease, int fd)
 
 	pthread_mutex_lock(&lease->file->lock);
 	r = kept_look(lease);
+	if (!r)
+		r = save_check(fd);
 	/*
 	 * A user and no syncer: a break waits neither for the disk that is saved to nor for the
 	 * application. What it writes back meanwhile is in the file, and is saved or not.

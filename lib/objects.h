@@ -68,6 +68,7 @@ struct pinlease_file {
 	struct pl_disk *disk;			/* NULL: a guard that never breaks, no budget */
 	struct pl_map base;			/* seal: the whole file, mapped before it was sealed */
 	bool came_sealed;
+	bool appends;				/* O_APPEND: pwrite(2) does not write where it is told to */
 	bool trial; /* probe asks: the file is not changed, nobody is told of its leases */
 	bool abandoned;	/* a trial whose memory the provider would not give up: pl_probe_clean */
 

@@ -49,7 +49,8 @@
 	X(OPEN, "the file could not be opened")                                                              \
 	X(WOULD_BREAK, "a process holds a lease on the file, and opening it would break that: let it "       \
 		       "finish, or force")                                                           \
-	X(NO_WRITE, "staged memory could not be written back: files of hugetlbfs know no write(2)")          \
+	X(NO_WRITE, "staged memory could not be written back: no write(2) (hugetlbfs), or only at the end "  \
+		    "(O_APPEND)")                                                                            \
 	X(NOT_STATIC, "not a device-dax: the layout of this file can change")                                \
 	X(BUDGET, "more than the disk can write back in lease-break-time: lease less, tell what is dirty, "  \
 	  "or raise that sysctl")
