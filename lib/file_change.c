@@ -107,21 +107,24 @@ static int change_drain(struct pinlease_file *file, const struct change *c)
 			break;
 		now = pl_sys_now();
 		/* Slow writeback is waited for as long as it takes; a provider that refuses is not. */
-		if (now > latest + CHANGE_PATIENCE_NS && waiting->err && !waiting->busy)
+		if (now > latest + CHANGE_PATIENCE_NS && (waiting->err || waiting->orphan) && !waiting->busy)
 			return -EBUSY;
 		pl_sys_cond_wait(&file->cond, &file->lock, now + 100 * PL_NS_PER_MS);
 	}
 	return 0;
 }
 
+/* An orphan stays INIT, for as long as the provider likes. */
 static bool change_unsettled(struct pinlease_file *file, const struct change *c)
 {
 	struct pl_list *pos;
 	struct pinlease *lease;
+	bool acquired;
 
 	pl_list_for_each(pos, &file->leases) {
 		lease = pl_container(pos, struct pinlease, link);
-		if (change_touches(c, lease) && (lease->busy || pl_lease_state(lease) == PINLEASE_INIT))
+		acquired = pl_lease_state(lease) == PINLEASE_INIT && !lease->orphan;
+		if (change_touches(c, lease) && (lease->busy || acquired))
 			return true;
 	}
 	return false;
@@ -152,10 +155,11 @@ static void change_restore(struct pinlease_file *file)
 		again = false;
 		pl_list_for_each(pos, &file->leases) {
 			lease = pl_container(pos, struct pinlease, link);
-			if (!lease->waited || lease->releasing || lease->busy)
+			if (!lease->waited || lease->releasing)
 				continue;
+			/* One that was given up, and is just being tried again, is its worker's. */
 			lease->waited = false;
-			if (file->state != PL_FILE_HELD || !pl_lease_wants(lease))
+			if (lease->busy || file->state != PL_FILE_HELD || !pl_lease_wants(lease))
 				continue;
 			pl_lease_restore_step(lease, NULL);
 			/* The list may have changed while the lock was dropped. */

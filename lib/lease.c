@@ -204,8 +204,12 @@ static void lease_fence_done(struct pinlease *lease)
 	struct pinlease_file *file = lease->file;
 
 	pl_lease_unhold(lease);
-	if (!lease->waited)
+	if (!lease->waited) {
+		/* Not busy any more, so a release may come between: it waits for us before it frees. */
+		lease->users++;
 		pl_file_ask(file);
+		lease->users--;
+	}
 	if (file->state != PL_FILE_BREAKING && !lease->waited && pl_lease_state(lease) == PINLEASE_FENCING) {
 		pl_lease_revoke(lease, false);
 		pl_events_wake(&file->env->events);

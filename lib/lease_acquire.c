@@ -366,7 +366,11 @@ void pl_lease_orphan(struct pinlease *lease)
 	int r;
 
 	if (!lease->orphan) {
+		pthread_mutex_lock(&file->lock);
 		lease->orphan = true;
+		/* A change may wait for this acquire. */
+		pthread_cond_broadcast(&file->cond);
+		pthread_mutex_unlock(&file->lock);
 		pl_log_write(&file->env->log, 3, "lease %p: cannot deregister after a failed acquire",
 			     (void *)lease);
 		r = -EBUSY;

@@ -254,7 +254,8 @@ int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why)
 	} else {
 		lease->fenced = false;
 		lease->written = true;
-		if (r != -EAGAIN) {
+		/* A backend says -EAGAIN, too: without a break nobody would come to try again. */
+		if (r != -EAGAIN || (file->state == PL_FILE_HELD && pl_file_in_time(file))) {
 			lease->gave_up = true;
 			lease->err = r;
 			restore_emit(lease, r);

@@ -149,7 +149,7 @@ struct pinlease {
 	uint8_t retry_ms;			/* between attempts to deregister */
 	uint8_t syncers;			/* they come one at a time */
 	uint8_t cause;				/* enum; of the last break */
-	bool orphan;				/* not locked: its acquire failed, but it is registered */
+	bool orphan;				/* constant then: its acquire failed, but it is registered */
 	bool holding : 1, busy : 1, ack_due : 1;
 	bool fenced : 1;			/* nothing of ours reaches the memory */
 	bool written : 1; /* FENCING: and what it wrote is in the file, or lost is set */
