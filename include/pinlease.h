@@ -373,7 +373,8 @@ int pinlease_acquire(struct pinlease_file *file, uint64_t off, uint64_t len, con
  * is gone. -EIO, -ENOSPC, ... of the writeback, -EBUSY when the provider refuses to
  * deregister: the lease is there still, in LOST, and release may be tried again;
  * a second release after a failed writeback drops the data. -EBUSY also while it has
- * grants (pinlease/peers.h): then nothing has happened.
+ * grants (pinlease/peers.h): then nothing has happened. Other threads may be in
+ * pinlease_dma_end of what it waits for, and in no other call on this lease.
  */
 int pinlease_release(struct pinlease *lease);
 /*

@@ -62,10 +62,12 @@ static int counts_copy(const struct pl_thread *t, uint32_t slot, struct pl_count
 	/* No further than slots go: a word that is not ACTIVE must lie behind. */
 	c->size = pl_min_u64(pl_round_up(need + need / 8, STEP_BYTES),
 			     PL_SLOTS * sizeof(struct pl_count) - c->first);
-	*memory = pl_sys_alloc(c->size + LINE_BYTES);
+	/* Lines of its own for what is in front, too. */
+	*memory = pl_sys_alloc(c->size + 2 * LINE_BYTES);
 	if (!*memory)
 		return -ENOMEM;
-	c->base = (struct pl_count *)pl_round_up((uintptr_t)*memory, LINE_BYTES);
+	c->base = (struct pl_count *)(pl_round_up((uintptr_t)*memory, LINE_BYTES) + LINE_BYTES);
+	/* In front is nothing: no thread is in the middle of an end while it makes a counter. */
 	if (t->counts.size)
 		memcpy((void *)c->base, (const void *)t->counts.base, t->counts.size);
 	return 0;
@@ -190,12 +192,14 @@ int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen)
 	c = count_make(pl_word_slot(w0));
 	if (!c)
 		return -ESTALE;
+	pl_account_ending(a);
 	count_add(&c->end, n);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (pl_word_state(w0) == PINLEASE_ACTIVE &&
-	    atomic_load_explicit(&a->word, memory_order_relaxed) == w0)
-		return 0;
-	return -EALREADY;
+	if (pl_word_state(w0) != PINLEASE_ACTIVE ||
+	    atomic_load_explicit(&a->word, memory_order_relaxed) != w0)
+		return -EALREADY;
+	pl_account_ended();
+	return 0;
 }
 
 int pl_account_setup(void)
@@ -317,6 +321,19 @@ int pl_account_init(struct pl_account *a)
 	a->retired = NULL;
 	atomic_store_explicit(&a->word, pl_word(1, slot, PINLEASE_INIT), memory_order_release);
 	return 0;
+}
+
+bool pl_account_is_ending(struct pl_account *a)
+{
+	struct pl_thread *t;
+	bool is = false;
+
+	pthread_mutex_lock(&all.lock);
+	for (t = all.threads.next; t != &all.threads && !is; t = t->next)
+		is = t->counts.size &&
+		     atomic_load_explicit(&pl_count_head(t->counts.base)->ending, memory_order_acquire) == a;
+	pthread_mutex_unlock(&all.lock);
+	return is;
 }
 
 static uint64_t word_of(struct pl_account *a)

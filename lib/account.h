@@ -39,6 +39,12 @@
  * preempted between w0 and its store may then store to a slot that has changed hands;
  * w1 differs, so it takes it back: a count too many for an instant, never one too few.
  *
+ * Release. An end looks at the word once more after it has been counted, and then perhaps
+ * at the lease; but a release that waits for the last operation may free both as soon as it
+ * has seen the count. So a thread names the account that it ends in front of its counters:
+ * before the count, whose release store makes the name visible to whoever has seen it, and
+ * until it is done with both. Who frees looks for the name afterwards.
+ *
  * Moving an array changes none of this. Its thread makes the copy between two operations
  * and is the only one that stores, so nothing is missing in it; the sum finds, under the
  * lock, the old or the new one, and each has all that was stored before the membarrier.
@@ -62,6 +68,13 @@
 struct pl_count {
 	_Atomic uint32_t begin, end;	/* modulo 2^32; only their difference means something */
 };
+
+/* In front of a thread's counters, which move with it. */
+struct pl_count_head {
+	struct pl_account *_Atomic ending;	/* somebody else only compares it */
+};
+
+_Static_assert(sizeof(struct pl_count_head) <= sizeof(struct pl_count), "stands before the first counter");
 
 struct pl_account {
 	_Atomic uint64_t word;
@@ -119,6 +132,23 @@ static inline struct pl_count *pl_counts_at(const struct pl_counts *c, uint64_t 
 	return (struct pl_count *)((char *)c->base + place);
 }
 
+static inline struct pl_count_head *pl_count_head(struct pl_count *base)
+{
+	return (struct pl_count_head *)(base - 1);
+}
+
+/* Before the end is counted, by the thread whose counters these are. */
+static inline void pl_account_ending(struct pl_account *a)
+{
+	atomic_store_explicit(&pl_count_head(pl_counts_self.base)->ending, a, memory_order_relaxed);
+}
+
+/* After the last look at the lease: pairs with the acquire load of pl_account_is_ending(). */
+static inline void pl_account_ended(void)
+{
+	atomic_store_explicit(&pl_count_head(pl_counts_self.base)->ending, NULL, memory_order_release);
+}
+
 static inline void pl_count_end(struct pl_count *c, uint32_t n)
 {
 	/* Release: pairs with the acquire loads of the sum. */
@@ -152,7 +182,10 @@ static inline int pl_account_begin_fast(struct pl_account *a, uint32_t n, uint32
 	return -EALREADY;
 }
 
-/* 0: ended. -EALREADY: ended, and whoever waits must look again. Else: call the whole one. */
+/*
+ * 0: ended. -EALREADY: counted, and whoever waits must look again; then pl_account_ended().
+ * Else: call the whole one.
+ */
 static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t gen)
 {
 	uint64_t w0 = atomic_load_explicit(&a->word, memory_order_relaxed);
@@ -163,9 +196,13 @@ static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t
 	if (pl_unlikely(place >= pl_counts_self.size))
 		return -EAGAIN;
 	c = pl_counts_at(&pl_counts_self, place);
+	pl_account_ending(a);
 	pl_count_end(c, n);
 	atomic_signal_fence(memory_order_seq_cst);
-	return pl_likely(atomic_load_explicit(&a->word, memory_order_relaxed) == w0) ? 0 : -EALREADY;
+	if (pl_unlikely(atomic_load_explicit(&a->word, memory_order_relaxed) != w0))
+		return -EALREADY;
+	pl_account_ended();
+	return 0;
 }
 
 /*
@@ -173,7 +210,10 @@ static inline int pl_account_end_fast(struct pl_account *a, uint32_t n, uint32_t
  * look again; -ENOMEM: no counter for this thread.
  */
 int pl_account_begin(struct pl_account *a, uint32_t n, uint32_t *gen);
-/* end, whole: 0; -EALREADY: whoever waits must look again; -ESTALE: pl_account_end_late(), locked. */
+/*
+ * end, whole: 0; -EALREADY: whoever waits must look again, then pl_account_ended(); -ESTALE:
+ * pl_account_end_late(), locked.
+ */
 int pl_account_end(struct pl_account *a, uint32_t n, uint32_t gen);
 /* Once a process: registers with membarrier, the thread-exit key. 0, -ENOMEM, -EAGAIN. */
 int pl_account_setup(void);
@@ -183,6 +223,8 @@ void pl_account_barrier(void);
 
 /* A slot of its own, generation 1, INIT. -ENOMEM, -ENOSPC: PL_SLOTS leases exist. */
 int pl_account_init(struct pl_account *a);
+/* When nothing is in flight any more: whether a thread still looks at the account that it has ended. */
+bool pl_account_is_ending(struct pl_account *a);
 void pl_account_fini(struct pl_account *a);
 /* Change the state only; the file's lock. */
 void pl_account_set_state(struct pl_account *a, enum pinlease_state state);

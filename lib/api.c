@@ -254,10 +254,12 @@ static __attribute__((noinline, cold)) void end_slow(struct pinlease *lease, uin
 		return;
 	if (err != -EALREADY)
 		err = pl_account_end(&lease->account, n, gen);
-	if (err == -ESTALE)
+	if (err == -ESTALE) {
 		pl_lease_end_late(lease, n, gen);
-	else if (err)
+	} else if (err) {
 		pl_lease_poke(lease);
+		pl_account_ended();
+	}
 }
 
 PL_API void pinlease_dma_end(struct pinlease *lease, uint32_t n, uint32_t gen)

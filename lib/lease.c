@@ -285,17 +285,24 @@ void pl_lease_run(struct pl_work *work)
 	pthread_mutex_unlock(&file->lock);
 }
 
+static void lease_poke_locked(struct pinlease *lease)
+{
+	struct pinlease_file *file = lease->file;
+
+	if (!pl_lease_look(lease, pl_sys_now()))
+		return;
+	if (!lease->fenced)
+		pl_lease_queue(lease, 0);
+	pl_file_settle(file);
+	pthread_cond_broadcast(&file->cond);
+}
+
 void pl_lease_poke(struct pinlease *lease)
 {
 	struct pinlease_file *file = lease->file;
 
 	pthread_mutex_lock(&file->lock);
-	if (pl_lease_look(lease, pl_sys_now())) {
-		if (!lease->fenced)
-			pl_lease_queue(lease, 0);
-		pl_file_settle(file);
-		pthread_cond_broadcast(&file->cond);
-	}
+	lease_poke_locked(lease);
 	pthread_mutex_unlock(&file->lock);
 }
 
@@ -315,9 +322,14 @@ void pl_lease_ack(struct pinlease *lease, uint32_t gen)
 
 void pl_lease_end_late(struct pinlease *lease, uint32_t n, uint32_t gen)
 {
-	pthread_mutex_lock(&lease->file->lock);
+	struct pinlease_file *file = lease->file;
+
+	pthread_mutex_lock(&file->lock);
 	pl_account_end_late(&lease->account, n, gen);
-	pthread_mutex_unlock(&lease->file->lock);
-	/* Of this generation after all: a thread that had no memory for a counter of its own. */
-	pl_lease_poke(lease);
+	/*
+	 * Of this generation after all: a thread that had no memory for a counter of its own. In the
+	 * same breath: a release that waits for it may free the lease as soon as it has the lock.
+	 */
+	lease_poke_locked(lease);
+	pthread_mutex_unlock(&file->lock);
 }

@@ -7,6 +7,8 @@
 
 /* How long a provider that refuses to deregister is asked again before release gives up. */
 #define DEREG_PATIENCE_NS PL_NS_PER_S
+/* Between two looks for a thread that has ended the last operation and is not out of the call yet. */
+#define ENDING_LOOK_NS PL_NS_PER_MS
 
 /* One attempt to fence; false: not fenced, and time is up. Locked. */
 static bool release_fence(struct pinlease *lease, uint64_t until)
@@ -106,6 +108,9 @@ int pl_lease_release(struct pinlease *lease)
 	/* A sync that waits for the disk, a save: the opener need not wait for them, but the memory must. */
 	while (lease->users)
 		pl_sys_cond_wait(&file->cond, &file->lock, PL_NEVER);
+	/* Nothing tells when it is: an end costs a few nanoseconds, and this is hardly ever met. */
+	while (pl_account_is_ending(&lease->account))
+		pl_sys_cond_wait(&file->cond, &file->lock, pl_sys_now() + ENDING_LOOK_NS);
 	pl_list_del(&lease->link);
 	pthread_mutex_unlock(&file->lock);
 	pl_agenda_cancel(&file->env->agenda, &lease->work);

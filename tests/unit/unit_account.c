@@ -64,9 +64,13 @@ static void counts_and_refuses(void **state)
 	gen = 99;
 	assert_int_equal(begin(a, 1, &gen), -EAGAIN);
 	assert_int_equal(gen, 99);
-	/* The last one has to say so: somebody waits. */
+	/* The last one has to say so: somebody waits. Till it has, the account is not to be freed. */
+	assert_false(pl_account_is_ending(a));
 	assert_int_equal(end(a, 2, 1), -EALREADY);
 	assert_int_equal(pl_account_in_flight(a), 0);
+	assert_true(pl_account_is_ending(a));
+	pl_account_ended();
+	assert_false(pl_account_is_ending(a));
 	assert_int_equal(pl_account_begun(a) - before, 3);
 }
 

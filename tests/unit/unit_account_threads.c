@@ -89,6 +89,8 @@ static void one_operation(struct operator *op)
 	}
 	if (r)
 		sem_post(&s->poke);
+	if (r == -EALREADY)
+		pl_account_ended();
 }
 
 static void *operate(void *arg)
