@@ -340,6 +340,19 @@ static void step_stale(void)
 	sim_signal_process(fuzz_byte(&api.in) & 1 ? 62 : 34, fuzz_byte(&api.in));
 }
 
+/*
+ * The device's data path is checked before anything goes wrong: what a provider refuses three times to give
+ * up is kept for good then (lib/datacheck.c), and would count as lost here. test_datacheck does that.
+ */
+static void device_check(void)
+{
+	struct pinlease_opts o = { .size = sizeof(o), .pd = api.pd, .mode = PINLEASE_MODE_ODP };
+	struct pinlease *lease;
+
+	fuzz_require(!pinlease_acquire(api.file, 0, SIM_PAGE, &o, NULL, &lease));
+	fuzz_require(!pinlease_release(lease));
+}
+
 static void world_make(void)
 {
 	struct pinlease_file_opts o = { .size = sizeof(o), .access = PINLEASE_WRITE };
@@ -351,6 +364,8 @@ static void world_make(void)
 	api.path = sim_file("file", SIZE);
 	fuzz_require(!pinlease_ctx_new(NULL, &api.ctx));
 	fuzz_require(!pinlease_file_open(api.ctx, api.path, &o, NULL, &api.file));
+	if (how & 0x20)
+		device_check();
 	sim_sleep(SIM_S);
 }
 

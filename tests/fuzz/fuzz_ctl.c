@@ -235,7 +235,8 @@ static void judge(int argc, char **argv, int status)
 	bool json = false, hold = argc > 1 && !strcmp(argv[1], "hold");
 	int i;
 
-	for (i = 2; i < argc && strcmp(argv[i], "--"); i++)
+	/* --version and --help look at nothing behind them, and are for people. */
+	for (i = 2; i < argc && argv[1][0] != '-' && strcmp(argv[i], "--"); i++)
 		json |= !strcmp(argv[i], "--json");
 	fuzz_require(status >= 0 && status <= 127);
 	/* What getopt says of an option is the C library's, and the arguments are the caller's own. */
