@@ -34,6 +34,8 @@ LINK = ["-shared", "-Wl,-z,relro,-z,now,-z,noexecstack"]
 LIBRARIES = {
     "nothing": ([], [], "", None),
     "stack": ([], ["-Wl,-z,execstack"], "", "executable stack"),
+    "writable": ([], ["-Wl,--omagic,-Bdynamic"], "", "writable and executable"),
+    "address": ([], ["-no-pie"], "int main(void) { return 0; }", "bound to an address"),
     "lazy": ([], ["-Wl,-z,lazy"], "", "bound lazily"),
     "relro": ([], ["-Wl,-z,norelro"], "", "no RELRO"),
     "code": ([], ["-Wl,-z,notext"], '__asm__(".quad puts");', "relocations of its code"),
@@ -97,7 +99,8 @@ def libraries(verdict, cc, folder):
     for what, (compile_flags, link_flags, more, complaint) in LIBRARIES.items():
         source, library = folder / "plant.c", folder / f"{what}.so"
         source.write_text(SOURCE + more + "\n")
-        built = run([cc, *COMPILE, *compile_flags, *LINK, *link_flags, f"-Wl,--version-script={folder}/map",
+        link = LINK[1:] if "-no-pie" in link_flags else LINK
+        built = run([cc, *COMPILE, *compile_flags, *link, *link_flags, f"-Wl,--version-script={folder}/map",
                      "-o", library, source])
         if built.returncode:
             verdict.bad(what, f"cannot be built: {built.stderr}")
