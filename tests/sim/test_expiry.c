@@ -391,6 +391,7 @@ static void test_release_without_dereg(struct world *w)
 	sim_fail("dereg_mr", 1, -EBUSY, 0);
 	assert_int_equal(pinlease_release(lease), -EBUSY);
 	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	assert_int_equal(pinlease_release(lease), -EBUSY);
 	o = sim_truncate(w->path, WORLD_SIZE);
 	sim_sleep(SIM_S);
 	assert_false(sim_opener_done(o));

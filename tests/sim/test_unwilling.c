@@ -175,6 +175,86 @@ static void test_released_while_the_guard_is_asked(struct world *w)
 	world_close(w);
 }
 
+static struct sim_opener *comer;
+
+static void come(void *path)
+{
+	comer = sim_open(path, O_RDWR);
+}
+
+/*
+ * The opener comes while the lease is fenced. A piece of the file is begun in time and takes longer than
+ * the kernel waits, and another lease's registration, which stays, keeps the guard: written, and too late.
+ */
+static struct pinlease *write_for_too_long(struct world *w)
+{
+	struct pinlease *lease;
+
+	sim_break_time(2);
+	world_open(w, PINLEASE_WRITE);
+	world_lease(w, 0, SIM_PAGE, NULL);
+	lease = world_lease(w, SIM_PAGE, SIM_PAGE, &(struct pinlease_opts){ .mode = PINLEASE_MODE_STAGED });
+	world_write(lease, 0, SIM_PAGE, 35);
+	sim_hook("dereg_mr", 1, come, (void *)(uintptr_t)w->path);
+	sim_slow("pwrite", 3 * SIM_S);
+	sim_fail("dereg_mr", 2, -EBUSY, 0);
+	return lease;
+}
+
+static void close_after_expiry(struct world *w)
+{
+	assert_int_equal(sim_calls("pwrite"), 1);
+	assert_true(sim_opener_expired(comer));
+	sim_opener_end(comer);
+	sim_clear();
+	world_close(w);
+}
+
+static void test_expired_beside_a_change(struct world *w)
+{
+	struct pinlease *lease = write_for_too_long(w);
+
+	assert_int_equal(pinlease_file_truncate(w->file, SIM_PAGE), 0);
+	assert_int_equal(world_event(w, PINLEASE_EV_BREAK).cause, PINLEASE_BY_OWNER);
+	assert_int_equal(world_event(w, PINLEASE_EV_LOST).err, -ETIME);
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	close_after_expiry(w);
+}
+
+static void test_expired_beside_a_release(struct world *w)
+{
+	struct pinlease *lease = write_for_too_long(w);
+
+	assert_int_equal(pinlease_release(lease), -ETIME);
+	assert_true(sim_file_is(w->path, SIM_PAGE, SIM_PAGE, 35));
+	assert_int_equal(world_state(lease), PINLEASE_LOST);
+	close_after_expiry(w);
+}
+
+/* LOST because it could not be fenced, and it was fenced since: release says the error that LOST says. */
+static void test_released_when_lost_and_fenced(struct world *w)
+{
+	struct pinlease *lease;
+
+	sim_break_time(2);
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, SIM_PAGE, &(struct pinlease_opts){ .mode = PINLEASE_MODE_STAGED });
+	world_write(lease, 0, SIM_PAGE, 36);
+	sim_fail("dereg_mr", 1, -EBUSY, 0);
+	come((void *)(uintptr_t)w->path);
+	world_reach(lease, PINLEASE_LOST);
+	assert_int_equal(sim_mrs(), 1);
+	sim_clear();
+	sim_sleep(SIM_S);
+	assert_int_equal(sim_mrs(), 0);
+	assert_true(sim_opener_expired(comer));
+	sim_opener_end(comer);
+	assert_int_equal(pinlease_release(lease), -EBUSY);
+	world_event(w, PINLEASE_EV_BREAK);
+	assert_int_equal(world_event(w, PINLEASE_EV_LOST).err, -EBUSY);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -182,6 +262,9 @@ int main(void)
 		world_test(test_given_up_while_others_come_back),
 		world_test(test_orphan_in_the_way_of_a_change),
 		world_test(test_released_while_the_guard_is_asked),
+		world_test(test_expired_beside_a_change),
+		world_test(test_expired_beside_a_release),
+		world_test(test_released_when_lost_and_fenced),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);
