@@ -13,6 +13,9 @@
 #include <unistd.h>
 
 #include "app.h"
+#include "objects.h"
+
+#define COMES_BACK_S 60
 
 struct x_world x_world;
 
@@ -387,6 +390,33 @@ static void drain_events(void)
 		x_props_event((uint32_t)(uintptr_t)ev.user - 1, &ev);
 }
 
+static bool is_back(uint32_t i)
+{
+	struct pinlease *lease = x_world.lease[i];
+	enum pinlease_state state;
+
+	if (!lease || x_plan.lease[i].flags & PINLEASE_L_MANUAL || lease->gave_up)
+		return true;
+	state = pl_account_state(&lease->account);
+	return state == PINLEASE_ACTIVE || state == PINLEASE_LOST;
+}
+
+/*
+ * Nobody is in the way any more, and nothing fails: what comes back by itself does, or says why not.
+ * A disk that was slow before is slow still, and a file that was taken often waits for a second.
+ */
+static void all_come_back(void)
+{
+	uint32_t i, seconds = 0;
+
+	for (i = 0; i < x_plan.leases; i++)
+		for (; !is_back(i); seconds++) {
+			if (seconds == COMES_BACK_S)
+				sim_violate("I6", "lease %u does not come back, and nobody is there", i);
+			x_sleep(1000 * 1000);
+		}
+}
+
 static void file_end(uint32_t i)
 {
 	struct pinlease_file *file = x_world.file[i];
@@ -416,6 +446,7 @@ void *x_main(void *arg)
 	world_runs();
 	drain_events();
 	x_props_idle();
+	all_come_back();
 	for (i = 0; i < x_plan.leases; i++)
 		lease_end(i);
 	for (i = 0; i < x_plan.files; i++)
