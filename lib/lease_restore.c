@@ -252,8 +252,8 @@ int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why)
 		pl_lease_activate(lease);
 		restore_emit(lease, 0);
 	} else {
+		/* Still written: nothing of what it may have filled the memory with has to go back. */
 		lease->fenced = false;
-		lease->written = true;
 		/* A backend says -EAGAIN, too: without a break nobody would come to try again. */
 		if (r != -EAGAIN || (file->state == PL_FILE_HELD && pl_file_in_time(file))) {
 			lease->gave_up = true;
@@ -261,9 +261,6 @@ int pl_lease_restore_step(struct pinlease *lease, struct pinlease_why *why)
 			restore_emit(lease, r);
 		}
 		pl_lease_fence(lease);
-		/* Broken in the middle: the let-go has seen no lease that wanted to come back, perhaps. */
-		if (file->state == PL_FILE_FREE && pl_lease_wants(lease))
-			pl_file_want(file, pl_sys_now() + file->backoff_ns);
 	}
 	pthread_cond_broadcast(&file->cond);
 	return r;
