@@ -71,6 +71,32 @@ static void test_end_waits_for_the_lock(struct world *w)
 	world_close(w);
 }
 
+static void *end_later(void *arg)
+{
+	sim_sleep(10 * SIM_MS);
+	return end_last(arg);
+}
+
+/* Nothing to fence, so no worker comes by: the end itself wakes who waits for it, before the deadline. */
+static void test_end_wakes_release(struct world *w)
+{
+	const struct pinlease_opts o = { .mode = PINLEASE_MODE_PINNED,
+					 .pd = WORLD_NO_PD,
+					 .deadline_ms = 5000 };
+	struct sim_thread *thread;
+	uint64_t before;
+
+	world_open(w, PINLEASE_WRITE);
+	last_begins(w, &o);
+	before = sim_now();
+	thread = sim_thread_start(end_later, NULL);
+	assert_int_equal(pinlease_release(last.lease), 0);
+	assert_in_range(sim_now() - before, 10 * SIM_MS, 20 * SIM_MS);
+	sim_thread_join(thread);
+	world_forget(w, last.lease);
+	world_close(w);
+}
+
 /* At whatever moment: for ThreadSanitizer, and AddressSanitizer. */
 static void test_end_beside_release(struct world *w)
 {
@@ -93,6 +119,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		world_test(test_end_waits_for_the_lock),
+		world_test(test_end_wakes_release),
 		world_test(test_end_beside_release),
 	};
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -323,6 +324,43 @@ static void test_opener_does_not_wait(struct world *w)
 	world_close(w);
 }
 
+static bool fd_tells(struct world *w)
+{
+	struct pollfd p = { .fd = pinlease_ctx_fd(w->ctx), .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+/* The application is told through its descriptor, of each thing when it happens. */
+static void test_fd_of_events(struct world *w)
+{
+	struct pinlease *lease;
+	struct sim_opener *o;
+	uint32_t gen;
+
+	world_open(w, PINLEASE_WRITE);
+	lease = world_lease(w, 0, WORLD_SIZE, NULL);
+	gen = world_begin(lease, 1);
+	assert_false(fd_tells(w));
+	o = sim_open(w->path, O_RDWR);
+	sim_sleep(SIM_MS);
+	assert_int_equal(world_state(lease), PINLEASE_BREAKING);
+	assert_true(fd_tells(w));
+	world_event(w, PINLEASE_EV_BREAK);
+	assert_false(fd_tells(w));
+	pinlease_dma_end(lease, 1, gen);
+	world_opener_in(o, 10 * SIM_MS);
+	assert_int_equal(world_state(lease), PINLEASE_REVOKED);
+	assert_true(fd_tells(w));
+	world_event(w, PINLEASE_EV_REVOKED);
+	assert_false(fd_tells(w));
+	world_reach(lease, PINLEASE_ACTIVE);
+	sim_settle();
+	assert_true(fd_tells(w));
+	world_event(w, PINLEASE_EV_RESTORED);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -338,6 +376,7 @@ int main(void)
 		world_test(test_writer_behind_a_reader),
 		world_test(test_opener_killed),
 		world_test(test_opener_does_not_wait),
+		world_test(test_fd_of_events),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);

@@ -255,6 +255,35 @@ static void test_released_when_lost_and_fenced(struct world *w)
 	world_close(w);
 }
 
+/*
+ * A release that would wait for longer than the kernel does: a break that comes meanwhile shortens that,
+ * and nobody else wakes it, with nothing of its own to fence, and another lease's fence under way.
+ */
+static void test_break_beside_a_release_that_waits(struct world *w)
+{
+	struct pinlease_opts o = { .mode = PINLEASE_MODE_PINNED, .pd = WORLD_NO_PD, .deadline_ms = 10000 };
+	struct race race = { .w = w };
+
+	sim_break_time(2);
+	world_open(w, PINLEASE_WRITE);
+	world_lease(w, 0, SIM_PAGE, NULL);
+	race.lease = world_lease(w, SIM_PAGE, SIM_PAGE, &o);
+	world_begin(race.lease, 1);
+	sim_slow("dereg_mr", 5 * SIM_S);
+	race.thread = sim_thread_start(release, &race);
+	sim_sleep(100 * SIM_MS);
+	come((void *)(uintptr_t)w->path);
+	sim_sleep(100 * SIM_MS);
+	assert_false(race.released);
+	sim_sleep(2 * SIM_S);
+	assert_true(race.released);
+	sim_thread_join(race.thread);
+	world_forget(w, race.lease);
+	world_reach(w->lease[0], PINLEASE_LOST);
+	sim_opener_end(comer);
+	world_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +294,7 @@ int main(void)
 		world_test(test_expired_beside_a_change),
 		world_test(test_expired_beside_a_release),
 		world_test(test_released_when_lost_and_fenced),
+		world_test(test_break_beside_a_release_that_waits),
 	};
 
 	return cmocka_run_group_tests(tests, world_group, NULL);

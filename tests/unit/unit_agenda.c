@@ -125,12 +125,20 @@ static void earliest_deadline_first(void **state)
 {
 	struct scene *s = *state;
 
+	uint64_t now = pl_sys_now();
+
 	queue(s, 0, 0, 30, false);
 	queue(s, 1, 0, 10, true);
 	queue(s, 2, 0, 20, false);
 	queue(s, 3, 0, PL_NEVER, false);
+	/* What is due stays due. */
+	queue(s, 3, now + 3600 * PL_NS_PER_S, PL_NEVER, false);
+	/* Queued again for later, but with less time when it is due. */
+	queue(s, 4, now + 1, 17, false);
+	queue(s, 4, now + 2, 5, false);
+	unit_sleep_ms(1);
 	start(s, 1);
-	expect_order(s, (const int[]){ 1, 2, 0, 3 }, 4);
+	expect_order(s, (const int[]){ 4, 1, 2, 0, 3 }, 5);
 }
 
 /* A deadline near by does not make anything run before it is due. */
@@ -189,6 +197,31 @@ static void slow_never_gets_all_workers(void **state)
 	wait_ran(s, WORKERS + 1);
 }
 
+/* Queued as slow while it runs, it is slow the next time. */
+static void slow_from_now_on(void **state)
+{
+	struct scene *s = *state;
+	int i;
+
+	for (i = 0; i < WORKERS; i++)
+		s->item[i].hold = true;
+	queue(s, 2, 0, 0, false);
+	start(s, WORKERS);
+	assert_true(unit_until(is_true, &s->item[2].entered));
+	for (i = 0; i < WORKERS; i++)
+		queue(s, i, 0, 0, true);
+	for (i = 0; i < WORKERS - 1; i++)
+		assert_true(unit_until(is_true, &s->item[i].entered));
+	s->item[2].hold = false;
+	wait_ran(s, 1);
+	queue(s, 8, 0, PL_NEVER, false);
+	wait_ran(s, 2);
+	assert_int_equal(s->order[1], 8);
+	assert_int_equal(s->item[2].runs, 1);
+	s->item[0].hold = s->item[1].hold = false;
+	wait_ran(s, 5);
+}
+
 /* Queued any number of times while it runs: once more, and never twice at the same time. */
 static void queued_while_it_runs(void **state)
 {
@@ -201,6 +234,7 @@ static void queued_while_it_runs(void **state)
 	queue(s, 0, pl_sys_now() + 3600 * PL_NS_PER_S, 0, false);
 	queue(s, 0, 0, 0, false);
 	queue(s, 0, 0, 0, false);
+	queue(s, 0, pl_sys_now() + 3600 * PL_NS_PER_S, 0, false);
 	unit_sleep_ms(5);
 	assert_int_equal(s->item[0].runs, 0);
 	s->item[0].hold = false;
@@ -307,6 +341,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(not_before_it_is_due, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_earlier_due_wins, setup, teardown),
 		cmocka_unit_test_setup_teardown(slow_never_gets_all_workers, setup, teardown),
+		cmocka_unit_test_setup_teardown(slow_from_now_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(queued_while_it_runs, setup, teardown),
 		cmocka_unit_test_setup_teardown(cancelled_before_it_ran, setup, teardown),
 		cmocka_unit_test_setup_teardown(cancelled_while_it_runs, setup, teardown),
