@@ -29,6 +29,28 @@
 #define KT_SKIP	      77
 #define KT_LONG	      30000u /* ms: so long that only a hang takes it, whatever the load */
 
+/* A sanitizer has memory and a thread of its own, and ThreadSanitizer keeps signals till it likes. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KT_ASAN true
+#endif
+#if __has_feature(thread_sanitizer)
+#define KT_TSAN true
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define KT_ASAN true
+#endif
+#ifdef __SANITIZE_THREAD__
+#define KT_TSAN true
+#endif
+#ifndef KT_ASAN
+#define KT_ASAN false
+#endif
+#ifndef KT_TSAN
+#define KT_TSAN false
+#endif
+
 /* 0, or exits with a message: a test without its helpers can say nothing. */
 void kt_init(void);
 

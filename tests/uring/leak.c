@@ -66,22 +66,10 @@ static int take_lines(char *text, const char *path, const char *(*keep)(const ch
 	return 0;
 }
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED true
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#endif
-#ifndef SANITIZED
-#define SANITIZED false
-#endif
-
 /* A sanitizer's allocator maps anonymous memory as it likes; files are compared also then. */
 static const char *keep_map(const char *line)
 {
-	if (SANITIZED && !strchr(line, '/'))
+	if ((KT_ASAN || KT_TSAN) && !strchr(line, '/'))
 		return NULL;
 	return !strstr(line, "[heap]") && !strstr(line, "[stack]") ? line : NULL;
 }
