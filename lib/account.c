@@ -20,7 +20,7 @@ struct pl_retired {
 };
 
 /* Two lines of 64 bytes: processors fetch their neighbours, too. */
-#define LINE_BYTES 128
+#define LINE_BYTES 128ul
 #define STEP_BYTES (256 * sizeof(struct pl_count))
 
 struct pl_thread {
@@ -330,8 +330,8 @@ bool pl_account_is_ending(struct pl_account *a)
 
 	pthread_mutex_lock(&all.lock);
 	for (t = all.threads.next; t != &all.threads && !is; t = t->next)
-		is = t->counts.size &&
-		     atomic_load_explicit(&pl_count_head(t->counts.base)->ending, memory_order_acquire) == a;
+		is = t->counts.size && atomic_load_explicit(&pl_count_head(t->counts.base)->ending,
+							    memory_order_acquire) == (uintptr_t)a;
 	pthread_mutex_unlock(&all.lock);
 	return is;
 }

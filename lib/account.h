@@ -71,7 +71,7 @@ struct pl_count {
 
 /* In front of a thread's counters, which move with it. */
 struct pl_count_head {
-	struct pl_account *_Atomic ending;	/* somebody else only compares it */
+	_Atomic uintptr_t ending;	/* an account, or 0: somebody else only compares it */
 };
 
 _Static_assert(sizeof(struct pl_count_head) <= sizeof(struct pl_count), "stands before the first counter");
@@ -140,13 +140,17 @@ static inline struct pl_count_head *pl_count_head(struct pl_count *base)
 /* Before the end is counted, by the thread whose counters these are. */
 static inline void pl_account_ending(struct pl_account *a)
 {
-	atomic_store_explicit(&pl_count_head(pl_counts_self.base)->ending, a, memory_order_relaxed);
+	struct pl_count_head *head = pl_count_head(pl_counts_self.base);
+
+	atomic_store_explicit(&head->ending, (uintptr_t)a, memory_order_relaxed);
 }
 
 /* After the last look at the lease: pairs with the acquire load of pl_account_is_ending(). */
 static inline void pl_account_ended(void)
 {
-	atomic_store_explicit(&pl_count_head(pl_counts_self.base)->ending, NULL, memory_order_release);
+	struct pl_count_head *head = pl_count_head(pl_counts_self.base);
+
+	atomic_store_explicit(&head->ending, 0, memory_order_release);
 }
 
 static inline void pl_count_end(struct pl_count *c, uint32_t n)

@@ -177,7 +177,7 @@ static void lease_dereg_failed(struct pinlease *lease, int err)
 	uint64_t now = pl_sys_now();
 
 	lease->err = err;
-	lease->retry_ms = (uint8_t)pl_min_u64(pl_max_u64(2 * lease->retry_ms, RETRY_MIN_MS), RETRY_MAX_MS);
+	lease->retry_ms = (uint8_t)pl_min_u64(pl_max_u64(2ull * lease->retry_ms, RETRY_MIN_MS), RETRY_MAX_MS);
 	if (file->state == PL_FILE_BREAKING && now >= file->limit_ns &&
 	    pl_lease_state(lease) == PINLEASE_FENCING) {
 		lease->lost = true;
