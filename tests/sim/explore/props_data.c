@@ -221,8 +221,9 @@ int x_data_not_durable(uint32_t i, const struct x_need need[X_PAGES])
 	const struct file_data *f = &files[l->file];
 	uint32_t page;
 
+	/* A restore since may have found another value: that of an opener who was in between. */
 	for (page = 0; page < l->pages; page++)
-		if (f->durable[l->page + page] < need[page].value &&
+		if (f->durable[l->page + page] < need[page].value && truth[i][page] >= need[page].value &&
 		    f->emptied[l->page + page] == need[page].emptied && !changing(l->file, l->page + page))
 			return (int)page;
 	return -1;
