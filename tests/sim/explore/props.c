@@ -40,7 +40,7 @@ static struct lease_watch {
 	enum pinlease_state state;
 	uint32_t under_way[GENS]; /* by generation */
 	uint32_t rkey, old_rkey;
-	bool releasing, expired, let_go;
+	bool releasing, expired, let_go, staged;
 	int missing; /* the page that was, when the guard was let go; -1: none */
 } watches[X_LEASES];
 
@@ -369,7 +369,7 @@ static void watch_let_go(struct sim_ofd *ofd)
 			continue;
 		files.let_go[x_plan.lease[i].file]++;
 		w->let_go = true;
-		if (x_world.killed && w->lease && w->lease->mode == PINLEASE_MODE_STAGED)
+		if (x_world.killed && w->staged)
 			continue;
 		w->expired = is_gone(w, ofd);
 		w->missing = -1;
@@ -386,7 +386,9 @@ void x_props_new_lease(uint32_t i, struct pinlease *lease)
 {
 	struct lease_watch *w = &watches[i];
 
-	*w = (struct lease_watch){ .lease = lease, .missing = -1 };
+	*w = (struct lease_watch){ .lease = lease,
+				   .missing = -1,
+				   .staged = lease->mode == PINLEASE_MODE_STAGED };
 	x_data_new(i);
 	w->gen = pl_word_gen(word_of(lease));
 	w->state = pl_word_state(word_of(lease));
