@@ -368,9 +368,10 @@ static void watch_let_go(struct sim_ofd *ofd)
 		if ((!w->lease && !w->releasing) || !file_of(i) || ofd_of(x_plan.lease[i].file) != ofd)
 			continue;
 		files.let_go[x_plan.lease[i].file]++;
-		w->let_go = true;
-		if (x_world.killed && w->staged)
+		/* Released, it is not in the file that another lease has taken since, and given up. */
+		if ((x_world.killed && w->staged) || (w->releasing && w->let_go))
 			continue;
+		w->let_go = true;
 		w->expired = is_gone(w, ofd);
 		w->missing = -1;
 		if (w->releasing || (w->state >= PINLEASE_ACTIVE && w->state <= PINLEASE_FENCING))
@@ -386,9 +387,8 @@ void x_props_new_lease(uint32_t i, struct pinlease *lease)
 {
 	struct lease_watch *w = &watches[i];
 
-	*w = (struct lease_watch){ .lease = lease,
-				   .missing = -1,
-				   .staged = lease->mode == PINLEASE_MODE_STAGED };
+	*w = (struct lease_watch){ .lease = lease, .missing = -1 };
+	w->staged = lease->mode == PINLEASE_MODE_STAGED;
 	x_data_new(i);
 	w->gen = pl_word_gen(word_of(lease));
 	w->state = pl_word_state(word_of(lease));
